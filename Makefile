@@ -1,0 +1,82 @@
+# make demo   train and evaluate on the furniture that comes with the project (minutes on two cores)
+# make test   run all tests
+# make check  formatting, lint and types
+# make bench  losses and clustering against what people use today
+# make docs   the pages as HTML
+# make clean  remove the environment, caches and results
+#
+# The environment is .venv. A torch that is there, in .venv or where PYTHON finds it, is kept; otherwise TORCH is
+# installed, for example: make demo TORCH="torch --index-url ..." for another build.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+# Threads that wait for each other by spinning are ten times slower when anything else runs; and memory that is handed
+# back after each tensor must be mapped anew for the next.
+export OMP_WAIT_POLICY ?= PASSIVE
+export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
+export MALLOC_TRIM_THRESHOLD_ ?= 4000000000
+
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: help demo test check bench docs clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+demo: $(VENV)/.demo
+	@echo "== Training PointNet++ with probabilistic embeddings on real furniture"
+	$(PY) examples/partnet_pointnet2.py --output runs/demo $(ARGS)
+
+test: $(VENV)/.dev
+	@echo "== Running all tests"
+	$(PY) -m pytest $(if $(ARGS),$(ARGS),-q -n 2 --dist worksteal --durations 10)
+
+check: $(VENV)/.dev
+	@echo "== Checking format, lint and types"
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: $(VENV)/.dev
+	@echo "== Benchmarks, one thread: leave the machine alone meanwhile"
+	$(PY) benchmarks/run.py $(ARGS)
+
+docs: $(VENV)/.docs
+	@echo "== Building the pages"
+	$(PY) -m sphinx -W -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf $(VENV) .cache build dist docs/_build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A stamp is written when everything of its extra is installed and can be imported, so an interrupted installation
+# goes on at the next call. Packages that an interruption left damaged are installed again, a torch that works never.
+$(VENV)/.demo: EXTRAS := partnet,train,viz
+$(VENV)/.demo: IMPORTS := torch_geometric, h5py, tqdm, tyro, safetensors, matplotlib, probemb_lib, probemb_adapters
+$(VENV)/.dev: EXTRAS := all,dev
+$(VENV)/.dev: IMPORTS := torch_geometric, h5py, tqdm, tyro, safetensors, matplotlib, probemb_lib, probemb_adapters, \
+	pytest, hypothesis, mpmath, xdist, hatchling
+$(VENV)/.docs: EXTRAS := all,docs
+$(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, probemb_lib, probemb_adapters
+
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: pyproject.toml Makefile
+	@echo "== Installing probemb_lib[$(EXTRAS)] into $(VENV) (once)"
+	@$(MAKE) --no-print-directory install EXTRAS="$(EXTRAS)" IMPORTS="$(IMPORTS)"
+	@touch $@
+
+.PHONY: install
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed, $(PYTHON) is older: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $$($(PYTHON) -c 'import torch; print("--system-site-packages")' 2>/dev/null) $(VENV) || \
+		{ echo "the venv module of $(PYTHON) does not work (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --upgrade
+	@$(PY) -c 'import torch; print("keeping torch", torch.__version__)' 2>/dev/null || \
+		{ echo "== Installing $(TORCH)"; $(PY) -m pip install -q --force-reinstall $(TORCH); }
+	@$(PY) -m pip install -q -e ".[$(EXTRAS)]"
+	@$(PY) -c 'import $(IMPORTS)' 2>/dev/null || { \
+		echo "== Some packages are damaged: installing all but torch again"; \
+		$(PY) -m pip list --format=freeze --exclude-editable --exclude torch | \
+			xargs $(PY) -m pip install -q --force-reinstall --no-deps; \
+		$(PY) -c 'import $(IMPORTS)'; }

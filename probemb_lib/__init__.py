@@ -1,0 +1,50 @@
+"""Probabilistic embeddings for instance segmentation (Zhang & Wonka, CVPR 2021).
+
+Every point is a Gaussian, similarity is the Bhattacharyya kernel, and a greedy clustering turns it into instances.
+"""
+
+from probemb_lib import convert, functional, labels, metrics
+from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
+from probemb_lib.cluster import Instances, ThresholdFit, fit_threshold, greedy_cluster
+from probemb_lib.gaussian import GaussianEmbedding
+from probemb_lib.head import DeterministicHead, HeadOutput, ProbabilisticHead
+from probemb_lib.labels import LabelConvention
+from probemb_lib.losses.bce import InstanceBCELoss
+from probemb_lib.losses.center_aware import CenterAwareLoss
+from probemb_lib.losses.combined import ProbabilisticEmbeddingLoss
+from probemb_lib.losses.cross_entropy import ScoreCrossEntropyLoss
+from probemb_lib.losses.dice import LogDiceLoss
+from probemb_lib.losses.entropy import EntropyRegularizer
+from probemb_lib.losses.seed_mse import SeedMSELoss
+from probemb_lib.similarity import cosine_similarity, log_bhattacharyya, log_bhattacharyya_paired
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CenterAwareLoss",
+    "DeterministicHead",
+    "EntropyRegularizer",
+    "GaussianEmbedding",
+    "HeadOutput",
+    "InstanceBCELoss",
+    "InstanceIndex",
+    "Instances",
+    "LabelConvention",
+    "LogDiceLoss",
+    "ProbabilisticEmbeddingLoss",
+    "ProbabilisticHead",
+    "ScoreCrossEntropyLoss",
+    "SeedMSELoss",
+    "ThresholdFit",
+    "aggregate_instances",
+    "convert",
+    "cosine_similarity",
+    "fit_threshold",
+    "functional",
+    "greedy_cluster",
+    "index_instances",
+    "labels",
+    "log_bhattacharyya",
+    "log_bhattacharyya_paired",
+    "metrics",
+]

@@ -1,0 +1,303 @@
+"""Greedy clustering of Gaussian embeddings into instances (section 3.4, Eq. 11 of the paper), and its threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from probemb_lib._greedy import greedy_indexed, greedy_plain
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+
+Target = TypeVar("Target")
+
+# Within these limits, far beyond any use, no float64 number of the clustering overflows or underflows.
+MIN_THRESHOLD = 1e-50
+MAX_LOG_STD = 300.0
+MAX_MEAN = 1e150
+
+DEFAULT_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Instances:
+    """K instances found in a batch of clouds with N points, rows by cloud and then in the order of creation.
+
+    Attributes:
+        label: (N,) int64, row of the point's instance, −1 none.
+        semantic: (K,) int64, column of the probabilities.
+        score: (K,) the seed's probability for that class, the instance's confidence.
+        seed: (K,) int64, row of the seed point.
+        batch: (K,) int64, cloud.
+        embedding: the seeds' Gaussians, (K, D).
+        point_batch: (N,) int64, cloud of each point.
+    """
+
+    label: Tensor
+    semantic: Tensor
+    score: Tensor
+    seed: Tensor
+    batch: Tensor
+    embedding: GaussianEmbedding
+    point_batch: Tensor
+
+    def __len__(self) -> int:
+        return self.semantic.shape[0]
+
+    def masks(self) -> Tensor:
+        """(K, N) bool, one mask an instance. Evaluators take ``label`` directly, without this memory."""
+        return self.label == torch.arange(len(self), device=self.label.device)[:, None]
+
+    def split(self, num_clouds: int | None = None) -> list[Instances]:
+        """One Instances a cloud; labels and seeds count the cloud's own instances and points, in packed order.
+
+        Args:
+            num_clouds: clouds of the batch, where the last of them may be empty; None: up to the last with a point.
+        """
+        found = int(self.point_batch.max()) + 1 if self.point_batch.numel() else 0
+        if num_clouds is not None and num_clouds < found:
+            raise ValueError(f"expected num_clouds >= {found}, as many as the batch has, got {num_clouds}")
+        clouds = []
+        for b in range(found if num_clouds is None else num_clouds):
+            points, rows = self.point_batch == b, (self.batch == b).nonzero().squeeze(1)
+            first = int(rows[0]) if rows.numel() else 0  # rows of a cloud lie together
+            label = self.label[points]
+            clouds.append(
+                Instances(
+                    label=torch.where(label >= 0, label - first, -1),
+                    semantic=self.semantic[rows],
+                    score=self.score[rows],
+                    seed=(torch.cumsum(points, 0) - 1)[self.seed[rows]],
+                    batch=torch.zeros_like(rows),
+                    embedding=self.embedding.select(rows),
+                    point_batch=torch.zeros_like(label),
+                )
+            )
+        return clouds
+
+
+@torch.no_grad()
+def greedy_cluster(
+    embedding: GaussianEmbedding,
+    probabilities: Tensor,
+    *,
+    batch: Tensor | None = None,
+    threshold: float = 0.35,
+    min_score: float = 0.0,
+    min_points: int = 1,
+    background: int | None = 0,
+    class_aware: bool = False,
+) -> Instances:
+    """Group points into instances (Eq. 11).
+
+    Seed is the unassigned point with the highest foreground probability; its members are all unassigned points with
+    κ(e_i, e_seed) ≥ τ against the seed's own Gaussian; the instance takes the seed's class; and again, until no point
+    is left. Ties: lowest point, then lowest class. κ ≥ τ is decided in float64, so the labels are those of the
+    definition, whichever way they are found.
+
+    Args:
+        embedding: N Gaussians.
+        probabilities: (N, L) score maps; rows need not sum to one.
+        batch: (N,) cloud of each point, in any order; None is one cloud. Points of two clouds never join.
+        threshold: τ in (0, 1], fitted on validation data (:func:`fit_threshold`); 0.35 in the paper.
+        min_score: stop at seeds below this probability; the points that are left have label −1.
+        min_points: drop instances with fewer points; these have label −1 and join no other.
+        background: column of the background. Points that are likeliest background are not clustered. None: there is
+            no such column, and every point is clustered.
+        class_aware: only points whose own best foreground class is the seed's join it.
+
+    Returns:
+        Instances, on the device of the input.
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes, devices, options out of range; NaN or infinity in the input, or numbers
+            that lead there: |ln σ| > 300, |μ| > 1e150, τ < 1e-50.
+
+    >>> x = GaussianEmbedding(torch.tensor([[0.0], [0.1], [9.0]]), torch.zeros(3, 1))
+    >>> found = greedy_cluster(x, torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]))
+    >>> found.label, found.score
+    (tensor([0, 0, 1]), tensor([0.9000, 0.7000]))
+    """
+    x = check_embedding(embedding)
+    _check(x, probabilities, batch, threshold, min_score, min_points, background)
+    probabilities = at_least_float32(probabilities)
+    n = x.mean.shape[0]
+    point_batch = torch.zeros(n, dtype=torch.int64, device=x.mean.device) if batch is None else batch.long()
+
+    foreground = probabilities
+    if background is not None:
+        foreground = probabilities.clone()
+        foreground[:, background] = -math.inf
+    score, semantic = foreground.max(dim=1) if n else (foreground.new_zeros(0), point_batch.clone())
+    eligible = torch.ones_like(point_batch, dtype=torch.bool)
+    if background is not None and n:
+        # argmax ties go to the lowest column.
+        of_background = probabilities[:, background]
+        eligible = (score > of_background) | ((score == of_background) & (semantic < background))
+
+    label = torch.full_like(point_batch, -1)
+    seeds: list[Tensor] = []
+    count = 0
+    for b in [0] if batch is None else torch.unique(point_batch).tolist():
+        rows = (eligible & (point_batch == b)).nonzero().squeeze(1)
+        found, seed = _cluster_cloud(
+            x, rows, score[rows], semantic[rows] if class_aware else None, threshold, min_score
+        )
+        if min_points > 1:
+            found, seed = _drop_small(found, seed, min_points)
+        label[rows] = torch.where(found >= 0, found + count, -1)
+        seeds.append(rows[seed])
+        count += seed.numel()
+    seed = torch.cat(seeds) if seeds else point_batch[:0]
+    return Instances(
+        label=label,
+        semantic=semantic[seed],
+        score=score[seed],
+        seed=seed,
+        batch=point_batch[seed],
+        embedding=GaussianEmbedding(embedding.mean[seed].detach(), embedding.log_std[seed].detach()),
+        point_batch=point_batch,
+    )
+
+
+def _cluster_cloud(
+    x: GaussianEmbedding, rows: Tensor, score: Tensor, group: Tensor | None, tau: float, min_score: float
+) -> tuple[Tensor, Tensor]:
+    if score.is_cuda:
+        mean, log_std = (_columns(t, rows, x.dim) for t in x)
+        return greedy_plain(mean, log_std, score, group, tau, min_score)
+    mean, log_std = (_columns(t.cpu(), rows.cpu(), x.dim) for t in x)
+    label, seed = greedy_indexed(
+        mean.numpy(),
+        log_std.numpy(),
+        score.cpu().numpy(),
+        None if group is None else group.cpu().numpy(),
+        tau,
+        min_score,
+    )
+    return torch.from_numpy(label).to(score.device), torch.from_numpy(seed).to(score.device)
+
+
+def _columns(t: Tensor, rows: Tensor, dim: int) -> Tensor:
+    """Some rows of (N, D) or (N, 1) as contiguous float64 (D, n)."""
+    t = t.index_select(0, rows).expand(-1, dim)
+    return t.T.to(torch.float64, memory_format=torch.contiguous_format)
+
+
+def _drop_small(label: Tensor, seed: Tensor, min_points: int) -> tuple[Tensor, Tensor]:
+    size = torch.bincount(label[label >= 0], minlength=seed.numel())
+    keep = size >= min_points
+    row = torch.where(keep, torch.cumsum(keep, 0) - 1, -1)
+    return torch.where(label >= 0, row[label.clamp_min(0)], -1) if seed.numel() else label, seed[keep]
+
+
+def _check(
+    x: GaussianEmbedding,
+    probabilities: Tensor,
+    batch: Tensor | None,
+    threshold: float,
+    min_score: float,
+    min_points: int,
+    background: int | None,
+) -> None:
+    n = x.mean.shape[0]
+    if not MIN_THRESHOLD <= threshold <= 1:
+        raise ValueError(f"expected threshold in (0, 1], at least {MIN_THRESHOLD}, got {threshold}")
+    if math.isnan(min_score):
+        raise ValueError("expected a number for min_score, got NaN; -inf is no limit")
+    if min_points < 1:
+        raise ValueError(f"expected min_points >= 1, got {min_points}")
+    if probabilities.ndim != 2 or probabilities.shape[0] != n or probabilities.shape[1] < 1:
+        raise ValueError(f"expected probabilities ({n}, L) with L >= 1, got {tuple(probabilities.shape)}")
+    if not probabilities.is_floating_point():
+        raise TypeError(f"expected floating-point probabilities, got {probabilities.dtype}")
+    if probabilities.device != x.mean.device:
+        raise TypeError(f"expected probabilities on {x.mean.device}, got {probabilities.device}")
+    num_classes = probabilities.shape[1]
+    if background is not None and not 0 <= background < num_classes:
+        raise ValueError(f"expected background in [0, {num_classes}) or None, got {background}")
+    if background is not None and num_classes < 2:
+        raise ValueError("expected a foreground column beside the background, got 1 column; pass background=None?")
+    if batch is not None:
+        if batch.shape != (n,) or batch.device != x.mean.device:
+            raise ValueError(f"expected batch ({n},) on {x.mean.device}, got {tuple(batch.shape)} on {batch.device}")
+        if batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool:
+            raise TypeError(f"batch: expected integers, got {batch.dtype}")
+        if n and int(batch.min()) < 0:
+            raise ValueError(f"expected cloud numbers >= 0 in batch, got {int(batch.min())}")
+    limits = {"mean": MAX_MEAN, "log_std": MAX_LOG_STD, "probabilities": math.inf}
+    for (name, limit), t in zip(limits.items(), (*x, probabilities), strict=True):
+        if n == 0:
+            break
+        low, high = (float(v) for v in t.aminmax())  # NaN if there is one
+        if not (-limit <= low and high <= limit and math.isfinite(low) and math.isfinite(high)):
+            row = int((~(t.abs() <= limit) | t.isinf()).any(dim=1).nonzero()[0])
+            within = "" if limit == math.inf else f" within ±{limit:g}"
+            raise ValueError(f"expected finite {name}{within}, got {t[row].tolist()} at point {row}")
+
+
+class ThresholdFit(NamedTuple):
+    """The threshold with the best metric, and the metric of every one that was tried."""
+
+    threshold: float
+    metric: float
+    grid: tuple[float, ...]
+    metrics: tuple[float, ...]
+
+
+def fit_threshold(
+    outputs: Sequence[tuple[GaussianEmbedding, Tensor]],
+    targets: Sequence[Target],
+    metric: Callable[[list[Instances], Sequence[Target]], float],
+    grid: Sequence[float] = DEFAULT_GRID,
+    *,
+    min_score: float = 0.0,
+    min_points: int = 1,
+    background: int | None = 0,
+    class_aware: bool = False,
+) -> ThresholdFit:
+    """The clustering threshold τ with the best metric on validation data (section 3.4).
+
+    Args:
+        outputs: (embedding, probabilities) of each cloud.
+        targets: the ground truth of each cloud, whatever ``metric`` takes.
+        metric: from the instances of all clouds and their targets to a number, the higher the better.
+        grid: thresholds to try, in (0, 1]. The first of equal metrics wins; NaN never does.
+        min_score, min_points, background, class_aware: see :func:`greedy_cluster`.
+
+    Raises:
+        ValueError: nothing to fit on, an empty grid, or the metric is NaN for every threshold.
+
+    >>> x = GaussianEmbedding(torch.tensor([[0.0], [2.0], [9.0]]), torch.zeros(3, 1))  # κ of the first two: 0.61
+    >>> truth = torch.tensor([0, 0, 1])
+    >>> fit_threshold([(x, torch.ones(3, 1))], [truth], lambda found, truth: float((found[0].label == truth[0]).sum()),
+    ...               grid=(0.9, 0.5), background=None)
+    ThresholdFit(threshold=0.5, metric=3.0, grid=(0.9, 0.5), metrics=(1.0, 3.0))
+    """
+    if len(outputs) == 0 or len(outputs) != len(targets):
+        raise ValueError(f"expected as many targets as outputs and at least one, got {len(targets)} and {len(outputs)}")
+    if len(grid) == 0:
+        raise ValueError("expected at least one threshold in grid, got none")
+    metrics = []
+    for threshold in grid:
+        found = [
+            greedy_cluster(
+                embedding,
+                probabilities,
+                threshold=threshold,
+                min_score=min_score,
+                min_points=min_points,
+                background=background,
+                class_aware=class_aware,
+            )
+            for embedding, probabilities in outputs
+        ]
+        metrics.append(float(metric(found, targets)))
+    if all(math.isnan(m) for m in metrics):
+        raise ValueError("expected a metric that is a number for some threshold, got NaN for all; no ground truth?")
+    best = max((i for i, m in enumerate(metrics) if not math.isnan(m)), key=lambda i: metrics[i])
+    return ThresholdFit(float(grid[best]), metrics[best], tuple(float(t) for t in grid), tuple(metrics))

@@ -1,0 +1,75 @@
+"""The embedding of a point: a Gaussian with a diagonal covariance (section 3.1 of the paper)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class GaussianEmbedding(NamedTuple):
+    """Diagonal Gaussians N(μ, diag(σ²)), one a row.
+
+    Attributes:
+        mean: μ, shape (N, D), in the unit of the positions.
+        log_std: ln σ, shape (N, D), or (N, 1) where one σ serves all dimensions (isotropic). In float32 σ² is a
+            number for |ln σ| < 40; what is computed from larger ones is infinite or NaN.
+
+    >>> x = GaussianEmbedding(torch.zeros(5, 3), torch.zeros(5, 1))
+    >>> x.dim, x.select(torch.tensor([0, 2])).mean.shape
+    (3, torch.Size([2, 3]))
+    """
+
+    mean: Tensor
+    log_std: Tensor
+
+    @property
+    def dim(self) -> int:
+        """The dimension D of the embedding space."""
+        return self.mean.shape[-1]
+
+    @property
+    def std(self) -> Tensor:
+        """σ, shape of ``log_std``."""
+        return self.log_std.exp()
+
+    def select(self, rows: Tensor) -> GaussianEmbedding:
+        """The Gaussians of some rows, given by index or mask."""
+        return GaussianEmbedding(self.mean[rows], self.log_std[rows])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianEmbedding:
+        """Both tensors on another device or in another dtype."""
+        return GaussianEmbedding(self.mean.to(device, dtype), self.log_std.to(device, dtype))
+
+    def detach(self) -> GaussianEmbedding:
+        """Both tensors cut from the graph."""
+        return GaussianEmbedding(self.mean.detach(), self.log_std.detach())
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float16 and bfloat16 become float32; float32 and float64 stay: what autocast produced is not computed on."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def check_embedding(x: GaussianEmbedding, name: str = "embedding") -> GaussianEmbedding:
+    """Check shapes and dtypes; return the embedding in float32 or better.
+
+    Raises:
+        TypeError: not floating point, or μ and ln σ on different devices or (beyond half precision) dtypes.
+        ValueError: shapes are not (N, D) and (N, D) or (N, 1) with D ≥ 1.
+    """
+    mean, log_std = x
+    if not (mean.is_floating_point() and log_std.is_floating_point()):
+        raise TypeError(f"{name}: expected floating-point mean and log_std, got {mean.dtype} and {log_std.dtype}")
+    if mean.ndim != 2 or mean.shape[1] < 1:
+        raise ValueError(f"{name}: expected mean of shape (N, D) with D >= 1, got {tuple(mean.shape)}")
+    if log_std.ndim != 2 or log_std.shape[0] != mean.shape[0] or log_std.shape[1] not in (1, mean.shape[1]):
+        raise ValueError(
+            f"{name}: expected log_std of shape {tuple(mean.shape)} or ({mean.shape[0]}, 1), got {tuple(log_std.shape)}"
+        )
+    if mean.device != log_std.device:
+        raise TypeError(f"{name}: mean is on {mean.device}, log_std on {log_std.device}")
+    mean, log_std = at_least_float32(mean), at_least_float32(log_std)
+    dtype = torch.promote_types(mean.dtype, log_std.dtype)
+    return GaussianEmbedding(mean.to(dtype), log_std.to(dtype))

@@ -1,0 +1,1 @@
+"""One loss a file, each a function and a thin module around it."""

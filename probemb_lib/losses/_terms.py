@@ -1,0 +1,152 @@
+"""What the losses share: the similarity of points to their own instance, and the targets of the score maps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from probemb_lib.aggregate import (
+    Covariance,
+    InstanceIndex,
+    aggregate_instances,
+    as_index,
+    instance_classes,
+)
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+from probemb_lib.head import HeadOutput
+from probemb_lib.labels import IGNORED, NO_INSTANCE
+from probemb_lib.member_similarity import member_similarity
+from probemb_lib.segments import gather_rows, mean_over_clouds, segment_sum
+from probemb_lib.similarity_sums import SimilaritySums, similarity_sums
+
+
+class InstanceTerms(NamedTuple):
+    """Aggregation and similarities of one batch, computed once and shared by the losses."""
+
+    embedding: GaussianEmbedding
+    instances: InstanceIndex
+    centers: GaussianEmbedding  # (K, D)
+    log_own: Tensor  # (M,) ln κ of each member point with its own instance
+    sums: SimilaritySums | None
+
+
+def instance_terms(
+    embedding: GaussianEmbedding,
+    instance: Tensor | InstanceIndex,
+    batch: Tensor | None,
+    covariance: Covariance,
+    *,
+    similar: bool = False,
+    outside: bool = False,
+    per_instance: bool = False,
+) -> InstanceTerms:
+    x = check_embedding(embedding)
+    index = as_index(instance, batch, x.mean)
+    centers = aggregate_instances(x, index, covariance=covariance)
+    sums = similarity_sums(x, centers, index, per_instance=per_instance, outside=outside) if similar else None
+    return InstanceTerms(x, index, centers, member_similarity(x, centers, index), sums)
+
+
+class ScoreTargets(NamedTuple):
+    """What the score maps of N points should show.
+
+    Attributes:
+        log_p: (N, L) ln softmax of the logits.
+        target: (N,) class of the point's instance; ``background`` where it has none; −1 where nothing is asked.
+        kappa: (N,) detached similarity to the own instance, 0 where there is none.
+        foreground: (N,) bool, the point has an instance and a class.
+        counted: (N,) bool, the point is ignored neither as instance nor as class.
+        instances: their index.
+    """
+
+    log_p: Tensor
+    target: Tensor
+    kappa: Tensor
+    foreground: Tensor
+    counted: Tensor
+    instances: InstanceIndex
+
+    def average(self, per_point: Tensor) -> Tensor:
+        """Mean over the counted points of a cloud, then over the clouds that have any."""
+        count, total = self._per_cloud(self.counted.to(per_point.dtype)), self._per_cloud(per_point)
+        return mean_over_clouds(total / count.clamp_min(1), count > 0, self.log_p)
+
+    def _per_cloud(self, per_point: Tensor) -> Tensor:
+        i = self.instances
+        clouds = i.point_batch.index_select(0, i.order)
+        return segment_sum(gather_rows(per_point, i.order), i.ptr, clouds)
+
+
+def score_targets(
+    output: HeadOutput,
+    instance: Tensor | InstanceIndex,
+    semantic: Tensor,
+    batch: Tensor | None,
+    background: int | None,
+    log_own: Tensor | None,
+    *,
+    need_similarity: bool,
+    covariance: Covariance = "mean",
+) -> ScoreTargets:
+    """Check the labels against the logits and find each point's target column."""
+    logits = output.logits
+    if logits.ndim != 2 or not logits.is_floating_point():
+        raise ValueError(f"expected floating-point logits (N, L), got {logits.dtype} {tuple(logits.shape)}")
+    index = as_index(instance, batch, logits)
+    num_classes = logits.shape[1]
+    check_background(background, num_classes)
+    if semantic.is_floating_point() or semantic.is_complex() or semantic.dtype == torch.bool:
+        raise TypeError(f"semantic: expected integers, got {semantic.dtype}")
+    if semantic.shape != logits.shape[:1] or semantic.device != logits.device:
+        raise ValueError(
+            f"expected semantic ({logits.shape[0]},) on {logits.device}, "
+            f"got {tuple(semantic.shape)} on {semantic.device}"
+        )
+    semantic = semantic.long()
+    classes = instance_classes(semantic.clamp_max(num_classes - 1), index, num_classes)
+    if not torch.compiler.is_compiling():  # reading values back would break the compiled graph
+        _check_classes(semantic, classes, index, num_classes, background)
+
+    counted = index.valid & (semantic != IGNORED)
+    own_class = torch.cat([classes, classes.new_full((1,), NO_INSTANCE)])[index.index]  # −1 reads the last
+    foreground = counted & (index.index >= 0) & (own_class >= 0)
+    if background is None:
+        target = torch.where(foreground, own_class, NO_INSTANCE)
+    else:
+        target = torch.where(foreground, own_class, torch.where(index.index < 0, background, NO_INSTANCE))
+        target = torch.where(counted, target, NO_INSTANCE)
+
+    log_p = at_least_float32(logits).log_softmax(dim=1)
+    kappa = log_p.new_zeros(log_p.shape[0])
+    if need_similarity:
+        if log_own is None:
+            log_own = instance_terms(output.embedding.detach(), index, None, covariance).log_own
+        kappa = kappa.index_copy(0, index.member, log_own.detach().exp().to(kappa.dtype))
+    return ScoreTargets(log_p, target, kappa, foreground, counted, index)
+
+
+def check_background(background: int | None, num_classes: int) -> None:
+    """The background column is one of the columns, or None."""
+    if background is not None and not 0 <= background < num_classes:
+        raise ValueError(f"expected background in [0, {num_classes}) or None, got {background}")
+
+
+def _check_classes(
+    semantic: Tensor, classes: Tensor, index: InstanceIndex, num_classes: int, background: int | None
+) -> None:
+    wrong = (semantic >= num_classes) | ((semantic < 0) & (semantic != IGNORED))
+    in_background = classes == background if background is not None else torch.zeros_like(classes, dtype=torch.bool)
+    found = torch.stack([wrong.any(), in_background.any()]).tolist()  # one read-back for both
+    if found[0]:
+        raise ValueError(
+            f"expected semantic classes in [0, {num_classes}) or {IGNORED} (ignored), got {int(semantic[wrong][0])}; "
+            "num_classes counts the background column"
+        )
+    if found[1]:
+        k = int(in_background.nonzero()[0])
+        raise ValueError(
+            f"instance {int(index.id[k])} of cloud {int(index.batch[k])} has class {background}, the background "
+            "column; give background points instance -1, or pass background=None if the data set has no background"
+        )

@@ -1,0 +1,112 @@
+r"""Center-aware loss of the score maps (Eqs. 8-10 of the paper).
+
+    Q[i, l] = max over the instances k of class l of κ(e_i, c_k) [z_i = k],   L = 1/(N L) Σ_i Σ_l −Q[i, l] ln P[i, l]
+
+Only k = z_i is not zero, so Q[i, y_i] = κ(e_i, c_{z_i}) for the class y_i of the point's instance: O(N) work. Q is a
+constant. Points of no instance have Q[i, background] = 1. Ignored points count neither in the sum nor in N.
+
+For every κ > 0 the term −κ ln P is smallest at P = 1: at its optimum the score map says nothing of centres, and with
+one foreground class and no background the softmax is constant. ``complement=True`` gives the rest of the mass to the
+background, Q[i, background] = 1 − κ on points of an instance, and the optimum becomes P[i, y_i] = κ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from probemb_lib.aggregate import Covariance, InstanceIndex
+from probemb_lib.head import HeadOutput
+from probemb_lib.losses._terms import score_targets
+
+
+def center_aware(
+    output: HeadOutput,
+    instance: Tensor | InstanceIndex,
+    semantic: Tensor,
+    batch: Tensor | None = None,
+    *,
+    background: int | None = 0,
+    complement: bool = False,
+    weight: Tensor | None = None,
+    covariance: Covariance = "mean",
+    log_own: Tensor | None = None,
+) -> Tensor:
+    """Center-aware loss (Eq. 10).
+
+    Args:
+        output: of a head; logits (N, L).
+        instance: (N,) ids (≥ 0 an instance, −1 none, −100 ignored), or their index.
+        semantic: (N,) classes in [0, L), −100 ignored. The majority of an instance counts for all its points.
+        batch: (N,) cloud of each point; not needed with an index.
+        background: column of P for points of no instance; None if there is none.
+        complement: give 1 − κ to the background column (not in the paper; for class-agnostic data).
+        weight: (L,) factor of each class; the divisor N L stays.
+        covariance: see :func:`~probemb_lib.aggregate_instances`.
+        log_own: (M,) ln κ of the member points with their instance, where the caller has it.
+
+    Raises:
+        ValueError: shapes; a class outside [0, L); an instance of the background's class; ``complement`` without a
+            background.
+
+    >>> from probemb_lib import GaussianEmbedding
+    >>> x = GaussianEmbedding(torch.zeros(2, 3), torch.zeros(2, 3))
+    >>> center_aware(HeadOutput(x, torch.zeros(2, 2)), torch.tensor([0, 0]), torch.tensor([1, 1]))  # ½ ln 2
+    tensor(0.3466)
+    """
+    if complement and background is None:
+        raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
+    t = score_targets(
+        output, instance, semantic, batch, background, log_own, need_similarity=True, covariance=covariance
+    )
+    num_classes = t.log_p.shape[1]
+    if weight is not None and weight.shape != (num_classes,):
+        raise ValueError(f"expected weight ({num_classes},), got {tuple(weight.shape)}")
+    cross_entropy = -t.log_p if weight is None else -t.log_p * weight.to(t.log_p)
+    of_target = cross_entropy.gather(1, t.target.clamp_min(0)[:, None]).squeeze(1)
+    q = torch.where(t.foreground, t.kappa, (t.target >= 0).to(t.kappa.dtype))  # background points: 1
+    loss = q * of_target
+    if complement and background is not None:
+        loss = loss + torch.where(t.foreground, (1 - t.kappa) * cross_entropy[:, background], 0.0)
+    return t.average(loss) / num_classes
+
+
+class CenterAwareLoss(nn.Module):
+    """:func:`center_aware` as a module: ``CenterAwareLoss()(output, instance, semantic, batch)``."""
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        background: int | None = 0,
+        complement: bool = False,
+        weight: Tensor | None = None,
+        covariance: Covariance = "mean",
+    ) -> None:
+        super().__init__()
+        if complement and background is None:
+            raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
+        self.background, self.complement, self.covariance = background, complement, covariance
+        self.register_buffer("weight", weight)
+
+    def forward(
+        self,
+        output: HeadOutput,
+        instance: Tensor | InstanceIndex,
+        semantic: Tensor,
+        batch: Tensor | None = None,
+        *,
+        log_own: Tensor | None = None,
+    ) -> Tensor:
+        return center_aware(
+            output,
+            instance,
+            semantic,
+            batch,
+            background=self.background,
+            complement=self.complement,
+            weight=self.weight,
+            covariance=self.covariance,
+            log_own=log_own,
+        )

@@ -1,0 +1,101 @@
+r"""The whole objective (Eq. 15 of the paper): L = L_Ins + L_score + 0.001 L_reg, with L_Ins = BCE + log-Dice (Eq. 5).
+
+The aggregation, the similarity of points to their own instance and the pass over all pairs are computed once.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from probemb_lib.aggregate import Covariance, InstanceIndex
+from probemb_lib.head import HeadOutput
+from probemb_lib.losses._terms import instance_terms
+from probemb_lib.losses.bce import bce_of
+from probemb_lib.losses.center_aware import CenterAwareLoss
+from probemb_lib.losses.cross_entropy import ScoreCrossEntropyLoss
+from probemb_lib.losses.dice import dice_of
+from probemb_lib.losses.entropy import Reduction, entropy_regularizer
+from probemb_lib.losses.seed_mse import SeedMSELoss
+
+ScoreLoss = CenterAwareLoss | ScoreCrossEntropyLoss | SeedMSELoss
+
+
+class ProbabilisticEmbeddingLoss(nn.Module):
+    """bce_weight·BCE + dice_weight·Dice + score_weight·score + entropy_weight·entropy (Eq. 15).
+
+    Args:
+        score: loss of the score maps; None is ``CenterAwareLoss()``. Background, class weights and ``complement`` are
+            its settings; its own ``covariance`` is not used here.
+        covariance: of the instances in all terms, see :func:`~probemb_lib.aggregate_instances`.
+        per_instance_dice: see :func:`~probemb_lib.functional.log_dice`.
+        entropy_reduction: see :func:`~probemb_lib.functional.entropy_regularizer`.
+
+    >>> import torch
+    >>> from probemb_lib import ProbabilisticHead
+    >>> output = ProbabilisticHead(8, num_classes=3)(torch.randn(6, 8), torch.rand(6, 3))
+    >>> instance, semantic = torch.tensor([4, 4, 9, 9, -1, -100]), torch.tensor([1, 1, 2, 2, 0, -100])
+    >>> sorted(ProbabilisticEmbeddingLoss()(output, instance, semantic))
+    ['bce', 'dice', 'entropy', 'loss', 'score']
+    """
+
+    def __init__(
+        self,
+        score: ScoreLoss | None = None,
+        *,
+        covariance: Covariance = "mean",
+        per_instance_dice: bool = False,
+        entropy_reduction: Reduction = "mean",
+        bce_weight: float = 1.0,
+        dice_weight: float = 1.0,
+        score_weight: float = 1.0,
+        entropy_weight: float = 0.001,
+    ) -> None:
+        super().__init__()
+        self.score = CenterAwareLoss(covariance=covariance) if score is None else score
+        self.covariance: Covariance = covariance
+        self.per_instance_dice, self.entropy_reduction = per_instance_dice, entropy_reduction
+        self.bce_weight, self.dice_weight = bce_weight, dice_weight
+        self.score_weight, self.entropy_weight = score_weight, entropy_weight
+
+    def forward(
+        self,
+        output: HeadOutput,
+        instance: Tensor | InstanceIndex,
+        semantic: Tensor,
+        batch: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            output: of a head.
+            instance: (N,) ids (≥ 0 an instance, −1 none, −100 ignored), or their index.
+            semantic: (N,) classes in [0, L), −100 ignored.
+            batch: (N,) cloud of each point; not needed with an index.
+
+        Returns:
+            Scalars: "loss" is the weighted total; "bce", "dice", "score", "entropy" are the terms before weighting
+            ("bce" is not computed, and 0, at a weight of 0).
+            The keys are always the same, and the total always carries a gradient.
+        """
+        terms = instance_terms(
+            output.embedding,
+            instance,
+            batch,
+            self.covariance,
+            similar=True,
+            outside=self.bce_weight != 0,
+            per_instance=self.per_instance_dice,
+        )
+        index = terms.instances
+        parts = {
+            "bce": bce_of(terms, self.per_instance_dice) if self.bce_weight != 0 else terms.log_own[:0].sum(),
+            "dice": dice_of(terms, self.per_instance_dice),
+            "score": self.score(output, index, semantic, log_own=terms.log_own),
+            "entropy": entropy_regularizer(terms.embedding, index, reduction=self.entropy_reduction),
+        }
+        total = (
+            self.bce_weight * parts["bce"]
+            + self.dice_weight * parts["dice"]
+            + self.score_weight * parts["score"]
+            + self.entropy_weight * parts["entropy"]
+        )
+        return {"loss": total, **parts}

@@ -1,0 +1,55 @@
+r"""Plain cross entropy of the score maps (Eq. 12 of the paper): classes without centres, for comparison.
+
+    L = 1/(N L) Σ_i Σ_l −[y_i = l] ln P[i, l]
+
+y_i is the class of the point's instance; points of no instance belong to the background.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from probemb_lib.aggregate import InstanceIndex
+from probemb_lib.head import HeadOutput
+from probemb_lib.losses._terms import score_targets
+
+
+def score_cross_entropy(
+    output: HeadOutput,
+    instance: Tensor | InstanceIndex,
+    semantic: Tensor,
+    batch: Tensor | None = None,
+    *,
+    background: int | None = 0,
+) -> Tensor:
+    """Cross entropy of the score maps (Eq. 12). Arguments as in :func:`~probemb_lib.functional.center_aware`.
+
+    >>> from probemb_lib import GaussianEmbedding
+    >>> x = GaussianEmbedding(torch.zeros(1, 3), torch.zeros(1, 3))
+    >>> score_cross_entropy(HeadOutput(x, torch.zeros(1, 4)), torch.tensor([0]), torch.tensor([3]))  # ¼ ln 4
+    tensor(0.3466)
+    """
+    t = score_targets(output, instance, semantic, batch, background, None, need_similarity=False)
+    loss = -t.log_p.gather(1, t.target.clamp_min(0)[:, None]).squeeze(1)
+    return t.average(torch.where(t.target >= 0, loss, 0.0)) / t.log_p.shape[1]
+
+
+class ScoreCrossEntropyLoss(nn.Module):
+    """:func:`score_cross_entropy` as a module: ``ScoreCrossEntropyLoss()(output, instance, semantic, batch)``."""
+
+    def __init__(self, *, background: int | None = 0) -> None:
+        super().__init__()
+        self.background = background
+
+    def forward(
+        self,
+        output: HeadOutput,
+        instance: Tensor | InstanceIndex,
+        semantic: Tensor,
+        batch: Tensor | None = None,
+        *,
+        log_own: Tensor | None = None,
+    ) -> Tensor:
+        """``log_own`` is accepted so that the score losses exchange, and not needed."""
+        return score_cross_entropy(output, instance, semantic, batch, background=self.background)

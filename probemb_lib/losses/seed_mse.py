@@ -1,0 +1,69 @@
+r"""Squared error of the score maps (Neven et al. 2019), the first row of Table 2, for comparison.
+
+    L = 1/N Σ_i Σ_{l ≠ background} (P[i, l] − Q[i, l])²
+
+with the Q of the center-aware loss (Eq. 9) as a constant; on points of no instance Q is 0 in every foreground column.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from probemb_lib.aggregate import Covariance, InstanceIndex
+from probemb_lib.head import HeadOutput
+from probemb_lib.losses._terms import score_targets
+
+
+def seed_mse(
+    output: HeadOutput,
+    instance: Tensor | InstanceIndex,
+    semantic: Tensor,
+    batch: Tensor | None = None,
+    *,
+    background: int | None = 0,
+    covariance: Covariance = "mean",
+    log_own: Tensor | None = None,
+) -> Tensor:
+    """Squared error of the score maps. Arguments as in :func:`~probemb_lib.functional.center_aware`.
+
+    >>> import torch
+    >>> from probemb_lib import GaussianEmbedding
+    >>> x = GaussianEmbedding(torch.zeros(1, 3), torch.zeros(1, 3))
+    >>> seed_mse(HeadOutput(x, torch.zeros(1, 2)), torch.tensor([0]), torch.tensor([1]))  # (½ − 1)²
+    tensor(0.2500)
+    """
+    t = score_targets(
+        output, instance, semantic, batch, background, log_own, need_similarity=True, covariance=covariance
+    )
+    q = t.log_p.new_zeros(t.log_p.shape).scatter(1, t.target.clamp_min(0)[:, None], t.kappa[:, None])
+    error = (t.log_p.exp() - q).square()  # (N, L)
+    asked = t.counted & (t.foreground | (t.instances.index < 0))
+    loss = error.sum(1) if background is None else error.sum(1) - error[:, background]
+    return t.average(loss * asked)
+
+
+class SeedMSELoss(nn.Module):
+    """:func:`seed_mse` as a module: ``SeedMSELoss()(output, instance, semantic, batch)``."""
+
+    def __init__(self, *, background: int | None = 0, covariance: Covariance = "mean") -> None:
+        super().__init__()
+        self.background, self.covariance = background, covariance
+
+    def forward(
+        self,
+        output: HeadOutput,
+        instance: Tensor | InstanceIndex,
+        semantic: Tensor,
+        batch: Tensor | None = None,
+        *,
+        log_own: Tensor | None = None,
+    ) -> Tensor:
+        return seed_mse(
+            output,
+            instance,
+            semantic,
+            batch,
+            background=self.background,
+            covariance=self.covariance,
+            log_own=log_own,
+        )

@@ -1,0 +1,458 @@
+r"""Sums of similarities over all points and instances of a cloud: the cost of the method, without an (N, K) tensor.
+
+For the points i and the instances k of one cloud, with κ_ik = κ(e_i, c_k):
+
+    similar_k = Σ_i κ_ik                          (Dice, Eq. 5)
+    outside_k = Σ_{i: z_i ≠ k} −ln(1 − κ_ik)      (cross entropy, Eq. 4)
+
+Derivatives in one dimension, with v = σ_i² + σ_k², r = 1/v, Δ = μ_i − μ_k, q = Δ² r:
+
+    ∂ ln κ/∂μ_i = −½ Δ r         ∂ ln κ/∂ ln σ_i = ½ + σ_i² r (½ q − 1)
+
+and the same with i and k exchanged for the centre. A weight w_ik = ∂f/∂ ln κ_ik, which is κ for the first sum and
+κ/(1 − κ) for the second, turns them into the sums' derivatives.
+
+Where the loss needs the sums of a whole cloud only, the derivatives are summed in the same pass as the values and
+backward is a scaling. Where it needs them per instance, backward runs the pass again with its weights. Memory is
+O(N + K): eager torch works through tiles that stay in cache; under torch.compile Inductor fuses each sum into one
+loop (once for the points and, with the roles exchanged, once for the centres).
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from probemb_lib.aggregate import InstanceIndex
+from probemb_lib.gaussian import GaussianEmbedding
+from probemb_lib.similarity import MIN_DISSIMILARITY
+
+TILE_ELEMENTS_CPU = 1 << 17  # pairs in a tile: about a dozen float32 planes of this size stay in the last cache
+TILE_ELEMENTS_GPU = 1 << 22
+MAX_TILE_CENTERS = 512
+
+
+RowSums = Callable[..., tuple[list[Tensor], list[Tensor]]]
+
+
+class SimilaritySums(NamedTuple):
+    """Sums over the points, per cloud (B,) or per instance (K,); ``outside`` is None where it was not asked for."""
+
+    similar: Tensor
+    outside: Tensor | None
+
+
+def similarity_sums(
+    points: GaussianEmbedding,
+    centers: GaussianEmbedding,
+    index: InstanceIndex,
+    *,
+    per_instance: bool = False,
+    outside: bool = False,
+) -> SimilaritySums:
+    """Σ_i κ(e_i, c_k) and Σ_{i∉k} −ln(1 − κ(e_i, c_k)) over the valid points of each instance's cloud.
+
+    Args:
+        points: N Gaussians, float32 or float64.
+        centers: K Gaussians in the order of ``index``.
+        per_instance: return (K,) sums; else they are summed over the instances of a cloud, (B,), at half the cost.
+        outside: also sum −ln(1 − κ) over the points outside the instance. 1 − κ is not taken under 1e-6.
+
+    Backward works once: a second differentiation raises an error.
+    """
+    args = (
+        points.mean,
+        points.log_std.expand_as(points.mean),
+        centers.mean,
+        centers.log_std.expand_as(centers.mean),
+        index,
+        outside,
+    )
+    similar, negative_log = (_PerInstance if per_instance else _PerCloud).apply(*args)
+    return SimilaritySums(similar, negative_log if outside else None)
+
+
+class _PerCloud(torch.autograd.Function):
+    """Sums over a cloud: the derivative of each sum is stored by the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        log_std: Tensor,
+        c_mean: Tensor,
+        c_log_std: Tensor,
+        index: InstanceIndex,
+        outside: bool,
+    ) -> tuple[Tensor, Tensor]:
+        similar, negative_log, grad, c_grad = _run(
+            mean, log_std, c_mean, c_log_std, index, outside, any(ctx.needs_input_grad[:4]), None
+        )
+        ctx.save_for_backward(grad, c_grad, index.point_batch, index.batch)
+        b = index.instance_ptr
+        return _cloud_sum(similar, b), _cloud_sum(negative_log, b)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        grad, c_grad, point_batch, batch = ctx.saved_tensors  # (S, 2, N, D), (S, 2, K, D)
+        scale = torch.stack(upstream[: grad.shape[0]])  # (S, B)
+        g, c = _scale_by_cloud(grad, scale, point_batch), _scale_by_cloud(c_grad, scale, batch)
+        return g[0], g[1], c[0], c[1], None, None
+
+
+class _PerInstance(torch.autograd.Function):
+    """Sums per instance: backward knows the weight of each and passes over the tiles again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        log_std: Tensor,
+        c_mean: Tensor,
+        c_log_std: Tensor,
+        index: InstanceIndex,
+        outside: bool,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.outside = outside
+        ctx.save_for_backward(mean, log_std, c_mean, c_log_std, *index)
+        similar, negative_log, _, _ = _run(mean, log_std, c_mean, c_log_std, index, outside, False, None)
+        return similar, negative_log
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        mean, log_std, c_mean, c_log_std, *index = ctx.saved_tensors
+        _, _, g, c = _run(
+            mean, log_std, c_mean, c_log_std, InstanceIndex(*index), ctx.outside, True, torch.stack(upstream)
+        )
+        return g[0, 0], g[0, 1], c[0, 0], c[0, 1], None, None
+
+
+@torch.library.custom_op("probemb_lib::scale_by_cloud", mutates_args=())
+def _scale_by_cloud(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
+    """Σ_s of the derivatives (S, 2, N, D) times the upstream gradient (S, B) of each row's cloud: (2, N, D)."""
+    result = grad.new_zeros(grad.shape[1:])
+    for g, of_cloud in zip(grad, scale, strict=True):
+        factor = of_cloud if of_cloud.shape[0] == 1 else of_cloud.index_select(0, cloud)[:, None]
+        result.addcmul_(g, factor)
+    return result
+
+
+@_scale_by_cloud.register_fake
+def _(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
+    return grad.new_empty(grad.shape[1:])
+
+
+def _cloud_sum(x: Tensor, instance_ptr: Tensor) -> Tensor:
+    return torch.segment_reduce(x, "sum", offsets=instance_ptr, axis=0, initial=0)
+
+
+def _run(
+    mean: Tensor,
+    log_std: Tensor,
+    c_mean: Tensor,
+    c_log_std: Tensor,
+    index: InstanceIndex,
+    outside: bool,
+    gradients: bool,
+    weights: Tensor | None,
+) -> list[Tensor]:
+    results: list[Tensor] = _all_clouds(
+        mean.detach(),
+        log_std.detach(),
+        c_mean.detach(),
+        c_log_std.detach(),
+        index.index,
+        index.order,
+        index.ptr,
+        index.instance_ptr,
+        weights,
+        outside,
+        gradients,
+        torch.compiler.is_compiling(),
+    )
+    return results
+
+
+# An operator of its own is opaque to torch.compile, so the loop over clouds of any number and size neither breaks the
+# caller's graph nor enters its shapes; the loops inside are compiled on their own, once for all sizes.
+@torch.library.custom_op("probemb_lib::similarity_sums", mutates_args=())
+def _all_clouds(
+    mean: Tensor,
+    log_std: Tensor,
+    c_mean: Tensor,
+    c_log_std: Tensor,
+    index: Tensor,
+    order: Tensor,
+    ptr: Tensor,
+    instance_ptr: Tensor,
+    weights: Tensor | None,
+    outside: bool,
+    gradients: bool,
+    compiled: bool,
+) -> list[Tensor]:
+    """Values and derivatives, cloud by cloud.
+
+    Returns ``similar`` (K,), ``outside`` (K,), and the derivatives for points (S, 2, N, D) and centres (S, 2, K, D),
+    where 2 is (μ, ln σ) and S counts the sums: one for each that was asked for, or a single one weighted per
+    instance with ``weights`` (2, K); S = 0 without gradients.
+    """
+    n, dim = mean.shape
+    k = c_mean.shape[0]
+    sets = 0 if not gradients else 1 if weights is not None else 1 + outside
+    # One row a dimension, (2, D, V), has unit stride along the sums.
+    x = torch.cat([mean, log_std], 1).index_select(0, order).T.contiguous().view(2, dim, order.shape[0])
+    c = torch.cat([c_mean, c_log_std], 1).T.contiguous().view(2, dim, k)
+    member = index.index_select(0, order)
+    w = c.new_ones((2, k)) if weights is None else weights
+    similar, negative_log = c.new_zeros(k), c.new_zeros(k)
+    x_grad, c_grad = (
+        torch.zeros((sets, *x.shape), dtype=x.dtype, device=x.device),
+        c.new_zeros((sets, *c.shape)),
+    )
+    p, q = ptr.tolist(), instance_ptr.tolist()
+    for p0, p1, k0, k1 in zip(p, p[1:], q, q[1:], strict=False):
+        if p1 > p0 and k1 > k0:
+            # Compiled code would be made anew for a size of 1.
+            sums = _cloud_fused if compiled and p1 - p0 > 1 and k1 - k0 > 1 else _cloud_tiled
+            sums(
+                x[:, :, p0:p1],
+                c[:, :, k0:k1],
+                member[p0:p1] - k0,
+                w[:, k0:k1],
+                outside,
+                weights is not None,
+                similar[k0:k1],
+                negative_log[k0:k1],
+                x_grad[..., p0:p1],
+                c_grad[..., k0:k1],
+            )
+    grad = x.new_zeros((sets, 2, n, dim)).index_copy_(2, order, x_grad.transpose(2, 3))
+    return [similar, negative_log, grad, c_grad.transpose(2, 3).contiguous()]
+
+
+@_all_clouds.register_fake
+def _(  # type: ignore[no-untyped-def]
+    mean, log_std, c_mean, c_log_std, index, order, ptr, instance_ptr, weights, outside, gradients, compiled
+):
+    sets = 0 if not gradients else 1 if weights is not None else 1 + outside
+    k = c_mean.shape[0]
+    return [
+        c_mean.new_empty(k),
+        c_mean.new_empty(k),
+        mean.new_empty((sets, 2, *mean.shape)),
+        c_mean.new_empty((sets, 2, *c_mean.shape)),
+    ]
+
+
+def _cloud_tiled(
+    x: Tensor,
+    c: Tensor,
+    member: Tensor,
+    w: Tensor,
+    outside: bool,
+    weighted: bool,
+    similar: Tensor,
+    negative_log: Tensor,
+    x_grad: Tensor,
+    c_grad: Tensor,
+) -> None:
+    """Add one cloud's sums to the outputs, tile by tile, in place: eager torch is bound by passes over memory."""
+    n, k = x.shape[2], c.shape[2]
+    tile_k = min(k, MAX_TILE_CENTERS)
+    tile_n = min(n, max(64, (TILE_ELEMENTS_CPU if x.device.type == "cpu" else TILE_ELEMENTS_GPU) // tile_k))
+    for k0 in range(0, k, tile_k):
+        kk = slice(k0, min(k0 + tile_k, k))
+        tile_c = _centers_of_tile(c[:, :, kk])
+        ids = torch.arange(kk.start, kk.stop, device=member.device)[:, None]
+        for n0 in range(0, n, tile_n):
+            nn = slice(n0, min(n0 + tile_n, n))
+            _tile(
+                x[:, :, nn],
+                tile_c,
+                member[nn] != ids if outside else None,
+                w[:, kk, None] if weighted else None,
+                similar[kk],
+                negative_log[kk],
+                x_grad[..., nn],
+                c_grad[..., kk],
+            )
+
+
+def _centers_of_tile(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """μ, ln σ and σ of the centres as columns (D, K, 1)."""
+    mean, log_std = c[0][:, :, None].contiguous(), c[1][:, :, None].contiguous()
+    return mean, log_std, log_std.exp()
+
+
+def _tile(
+    x: Tensor,
+    centers: tuple[Tensor, Tensor, Tensor],
+    is_outside: Tensor | None,
+    w: Tensor | None,
+    similar: Tensor,
+    negative_log: Tensor,
+    x_grad: Tensor,
+    c_grad: Tensor,
+) -> None:
+    """One tile of T points and K centres; planes are (D, K, T) and (K, T)."""
+    c_mean, _, c_std = centers
+    mean, std = x[0][:, None, :], x[1].exp()[:, None, :]  # (D, 1, T)
+    variance, c_variance = std * std, c_std * c_std
+    r = (variance + c_variance).reciprocal_()  # 1/v
+    q = mean - c_mean  # Δ
+    t = q * r  # Δ r
+    q.mul_(t)  # Δ² r
+    log_kappa = q.sum(0).mul_(-0.25)
+    if is_outside is None:
+        # β² = Π 2 σi σk r: one square root for all dimensions.
+        kappa = (r * (2 * c_std)).mul_(std).prod(0).sqrt_().mul_(log_kappa.exp_())
+    else:
+        # β² = 1 / Π (1 + s) with s = sinh²(ln σi − ln σk): Π (1 + s) − 1 without cancellation keeps 1 − κ exact.
+        log_kappa.sub_(_sinh2_product(variance, c_variance, std, c_std).log1p_(), alpha=0.25)
+        kappa = log_kappa.exp()
+    similar += kappa.sum(1)
+
+    weights = [kappa]
+    if is_outside is not None:
+        one_minus = log_kappa.expm1_().neg_()
+        above_floor = one_minus > MIN_DISSIMILARITY
+        one_minus.clamp_(min=MIN_DISSIMILARITY)
+        weights.append((kappa / one_minus).mul_(is_outside & above_floor))
+        negative_log -= one_minus.log_().mul_(is_outside).sum(1)
+    if x_grad.shape[0] == 0:
+        return
+    if w is not None:
+        combined = kappa * w[0]
+        if is_outside is not None:
+            combined += weights[1].mul_(w[1])
+        weights = [combined]
+    q.mul_(0.5).sub_(1).mul_(r)  # r (½ q − 1)
+    for s, weight in enumerate(weights):
+        last = s == len(weights) - 1
+        for j, plane in enumerate((t, q)):
+            product = plane.mul_(weight) if last else plane * weight  # (D, K, T)
+            over_k, over_t = product.sum(1), product.sum(2)
+            if j == 0:
+                x_grad[s, 0].sub_(over_k, alpha=0.5)
+                c_grad[s, 0].add_(over_t, alpha=0.5)
+            else:
+                x_grad[s, 1] += over_k.mul_(variance[:, 0]).add_(weight.sum(0), alpha=0.5)
+                c_grad[s, 1] += over_t.mul_(c_variance[:, :, 0]).add_(weight.sum(1), alpha=0.5)
+
+
+def _sinh2_product(variance: Tensor, c_variance: Tensor, std: Tensor, c_std: Tensor) -> Tensor:
+    """Π_d (1 + sinh² d) − 1 with sinh d = (σi² − σk²) / (2 σi σk), as (K, T); finite, as ∞ · 0 would be NaN."""
+    s = ((variance - c_variance) / (std * (2 * c_std))).square_()  # (D, K, T)
+    largest = torch.finfo(s.dtype).max
+    product = s[0].clamp_max(largest)
+    for d in range(1, s.shape[0]):
+        product.addcmul_(product, s[d]).add_(s[d]).clamp_max_(largest)  # P ← P + P s + s
+    return product
+
+
+def _cloud_fused(
+    x: Tensor,
+    c: Tensor,
+    member: Tensor,
+    w: Tensor,
+    outside: bool,
+    weighted: bool,
+    similar: Tensor,
+    negative_log: Tensor,
+    x_grad: Tensor,
+    c_grad: Tensor,
+) -> None:
+    """The same by compiled loops: sums over the centres for each point, then over the points for each centre."""
+    # Slices of a larger batch, and a K or N that equals D or 2, would otherwise be compiled anew.
+    x, c, w = x.contiguous(), c.contiguous(), w.contiguous()
+    unit = x.new_ones((2, x.shape[2]))
+    for t in (x, c, w, unit):
+        torch._dynamo.mark_static(t, list(range(t.ndim - 1)))
+    ids = torch.arange(c.shape[2], device=c.device)
+    sets = x_grad.shape[0]
+    flags = (outside, weighted, sets)
+    if sets:
+        _, gradients = _compiled_row_sums(x.shape[1], x.dtype, *flags, False)(x, c, member, ids, unit, w, *flags, False)
+        for s, result in enumerate(gradients):
+            x_grad[s] = result
+    values, gradients = _compiled_row_sums(x.shape[1], x.dtype, *flags, True)(c, x, ids, member, w, unit, *flags, True)
+    similar += values[0]
+    if outside:
+        negative_log += values[1]
+    for s, result in enumerate(gradients):
+        c_grad[s] = result
+
+
+def _row_sums(
+    x: Tensor,
+    y: Tensor,
+    x_id: Tensor,
+    y_id: Tensor,
+    x_weight: Tensor,
+    y_weight: Tensor,
+    outside: bool,
+    weighted: bool,
+    sets: int,
+    values: bool,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """For each x the sums over all y, and their derivatives by x (2, D, N). D is unrolled, y runs along the sums."""
+    dim, largest = x.shape[1], torch.finfo(x.dtype).max
+    log_kappa: Tensor | float = 0.0
+    ratio: Tensor | float = 0.0 if outside else 1.0
+    r, t, q = [], [], []
+    std, y_std = x[1].exp(), y[1].exp()
+    variance, y_variance = std * std, y_std * y_std
+    for d in range(dim):
+        a, b = std[d][:, None], y_std[d][None, :]
+        r.append(1 / (variance[d][:, None] + y_variance[d][None, :]))
+        delta = x[0, d][:, None] - y[0, d][None, :]
+        t.append(delta * r[d])
+        q.append(delta * t[d])
+        log_kappa = log_kappa - 0.25 * q[d]
+        if outside:
+            sinh = (variance[d][:, None] - y_variance[d][None, :]) / (2 * a * b)
+            ratio = (ratio + sinh * sinh * (1 + ratio)).clamp_max(largest)  # ∞ · 0 would be NaN
+        else:
+            ratio = ratio * (2 * a * b * r[d])
+    if outside:
+        log_kappa = log_kappa - 0.25 * torch.log1p(torch.as_tensor(ratio))
+        kappa = torch.exp(log_kappa)
+    else:
+        kappa = torch.exp(torch.as_tensor(log_kappa)) * torch.sqrt(torch.as_tensor(ratio))
+    weights, sums = [kappa], []
+    if values:
+        sums.append(kappa.sum(1))
+    if outside:
+        is_outside = x_id[:, None] != y_id[None, :]
+        one_minus = -torch.expm1(torch.as_tensor(log_kappa))
+        if values:
+            sums.append(-torch.where(is_outside, one_minus.clamp_min(MIN_DISSIMILARITY).log(), 0.0).sum(1))
+        weights.append(torch.where(is_outside & (one_minus > MIN_DISSIMILARITY), kappa / one_minus, 0.0))
+    if weighted:
+        pair_weight = [x_weight[s][:, None] * y_weight[s][None, :] for s in range(len(weights))]
+        combined = weights[0] * pair_weight[0]
+        if outside:
+            combined = combined + weights[1] * pair_weight[1]
+        weights = [combined]
+    gradients = []
+    for weight in weights[:sets]:
+        of_mean = [-0.5 * (weight * t[d]).sum(1) for d in range(dim)]
+        total = 0.5 * weight.sum(1)
+        of_log_std = [variance[d] * (weight * r[d] * (0.5 * q[d] - 1)).sum(1) + total for d in range(dim)]
+        gradients.append(torch.stack([torch.stack(of_mean), torch.stack(of_log_std)]))
+    return sums, gradients
+
+
+@functools.cache
+def _compiled_row_sums(dim: int, dtype: torch.dtype, outside: bool, weighted: bool, sets: int, values: bool) -> RowSums:
+    """``_row_sums`` compiled once for all sizes. Each variant is a function of its own, as torch.compile counts the
+    compilations of a function and gives up after some."""
+    variant = types.FunctionType(_row_sums.__code__.replace(), _row_sums.__globals__)
+    return torch.compile(variant, dynamic=True, fullgraph=True)
