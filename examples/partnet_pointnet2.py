@@ -221,7 +221,8 @@ def main() -> None:
         ShapeResult(data.anno_id, data.pos, data.instance, instances, embedding.log_std)
         for data, instances, (embedding, _) in zip(splits["test"], found, tested, strict=True)
     ]
-    picture = contact_sheet(shapes[:6], options.output / "shapes.png", title="Test shapes, found parts at IoU 0.5")
+    some = shapes[:: -(-len(shapes) // 6)]  # at most six, from all over the test set
+    picture = contact_sheet(some, options.output / "shapes.png", title="Test shapes, found parts at IoU 0.5")
     metrics = {
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
         "iou_thresholds": [0.25, 0.5, 0.75],

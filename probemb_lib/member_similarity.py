@@ -18,7 +18,7 @@ from torch import Tensor
 
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
-from probemb_lib.segments import sum_of_segments
+from probemb_lib.segments import gather_columns, sum_of_row_segments
 
 
 def member_similarity(points: GaussianEmbedding, centers: GaussianEmbedding, index: InstanceIndex) -> Tensor:
@@ -86,7 +86,7 @@ def _forward(
     instance: Tensor,
     compiled: bool,
 ) -> tuple[Tensor, Tensor]:
-    x, c = _columns(mean, log_std, member), _columns(c_mean, c_log_std, instance)
+    x, c = gather_columns(mean, log_std, member), gather_columns(c_mean, c_log_std, instance)
     # Compiled code would be made anew for a size of 1.
     return (_compiled_kernel(x.shape[1], x.dtype) if compiled and member.numel() > 1 else _kernel)(x, c)
 
@@ -94,11 +94,6 @@ def _forward(
 @_forward.register_fake
 def _(mean, log_std, c_mean, c_log_std, member, instance, compiled):  # type: ignore[no-untyped-def]
     return mean.new_empty(member.shape[0]), mean.new_empty((3, mean.shape[1], member.shape[0]))
-
-
-def _columns(mean: Tensor, log_std: Tensor, rows: Tensor) -> Tensor:
-    """The rows' μ and ln σ as (2, D, M)."""
-    return torch.cat([mean, log_std], 1).index_select(0, rows).T.contiguous().view(2, mean.shape[1], rows.shape[0])
 
 
 def _kernel(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,11 +127,10 @@ def _backward(
     upstream: Tensor, slopes: Tensor, member: Tensor, member_ptr: Tensor, num_points: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dim = slopes.shape[1]
-    scaled = (slopes * upstream).view(3 * dim, slopes.shape[2]).T.contiguous()  # (M, 3 D)
-    mean, log_std, c_log_std = scaled[:, :dim], scaled[:, dim : 2 * dim], scaled[:, 2 * dim :]
-    of_centers = sum_of_segments(torch.cat([mean, c_log_std], 1), member_ptr)
-    grads = [scaled.new_zeros((num_points, dim)).index_copy_(0, member, g) for g in (mean, log_std)]
-    return grads[0], grads[1], -of_centers[:, :dim], of_centers[:, dim:].contiguous()
+    scaled = slopes * upstream  # (3, D, M)
+    of_points = slopes.new_zeros((2, num_points, dim)).index_copy_(1, member, scaled[:2].transpose(1, 2))
+    of_centers = sum_of_row_segments(scaled[::2].reshape(2 * dim, -1), member_ptr).T.contiguous()  # (K, 2 D)
+    return of_points[0], of_points[1].clone(), -of_centers[:, :dim], of_centers[:, dim:].contiguous()
 
 
 @_backward.register_fake

@@ -74,6 +74,20 @@ def sum_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
     return torch.segment_reduce(wide.contiguous(), "sum", offsets=ptr, axis=0, initial=0).to(x.dtype)
 
 
+def sum_of_row_segments(x: Tensor, ptr: Tensor) -> Tensor:
+    """The same for each row of x, whose columns are sorted by segment: (R, M) → (R, S)."""
+    wide = x if x.device.type == "mps" else x.double()
+    offsets = ptr.expand(x.shape[0], -1).contiguous()
+    return torch.segment_reduce(wide, "sum", offsets=offsets, axis=1, initial=0).to(x.dtype)
+
+
+def gather_columns(mean: Tensor, log_std: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of μ and ln σ, each (N, D), with one row a dimension: (2, D, M). Without a derivative."""
+    dim = mean.shape[1]
+    columns = [t[:, d].index_select(0, rows) for t in (mean, log_std) for d in range(dim)]  # faster than to transpose
+    return torch.stack(columns).view(2, dim, rows.shape[0])
+
+
 def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
     """x[rows] of distinct ``rows`` (M,): (N, …) → (M, …)."""
     result: Tensor = _GatherRows.apply(x, rows)

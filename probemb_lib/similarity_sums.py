@@ -14,8 +14,8 @@ and the same with i and k exchanged for the centre. A weight w_ik = ∂f/∂ ln 
 
 Where the loss needs the sums of a whole cloud only, the derivatives are summed in the same pass as the values and
 backward is a scaling. Where it needs them per instance, backward runs the pass again with its weights. Memory is
-O(N + K): eager torch works through tiles that stay in cache; under torch.compile Inductor fuses each sum into one
-loop (once for the points and, with the roles exchanged, once for the centres).
+O(N + K): the pass works through tiles of points and instances that stay in cache, with eager torch in place, under
+torch.compile by loops that Inductor fuses.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from torch import Tensor
 
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
+from probemb_lib.segments import gather_columns
 from probemb_lib.similarity import MIN_DISSIMILARITY
 
-TILE_ELEMENTS_CPU = 1 << 17  # pairs in a tile: about a dozen float32 planes of this size stay in the last cache
+TILE_ELEMENTS_CPU = 1 << 18  # pairs in a tile: about a dozen float32 planes of this size stay in the last cache
 TILE_ELEMENTS_GPU = 1 << 22
 MAX_TILE_CENTERS = 512
 
 
-RowSums = Callable[..., tuple[list[Tensor], list[Tensor]]]
+TileSums = Callable[..., tuple[list[Tensor], ...]]
 
 
 class SimilaritySums(NamedTuple):
@@ -207,7 +208,7 @@ def _all_clouds(
     k = c_mean.shape[0]
     sets = 0 if not gradients else 1 if weights is not None else 1 + outside
     # One row a dimension, (2, D, V), has unit stride along the sums.
-    x = torch.cat([mean, log_std], 1).index_select(0, order).T.contiguous().view(2, dim, order.shape[0])
+    x = gather_columns(mean, log_std, order)
     c = torch.cat([c_mean, c_log_std], 1).T.contiguous().view(2, dim, k)
     member = index.index_select(0, order)
     w = c.new_ones((2, k)) if weights is None else weights
@@ -219,15 +220,14 @@ def _all_clouds(
     p, q = ptr.tolist(), instance_ptr.tolist()
     for p0, p1, k0, k1 in zip(p, p[1:], q, q[1:], strict=False):
         if p1 > p0 and k1 > k0:
-            # Compiled code would be made anew for a size of 1.
-            sums = _cloud_fused if compiled and p1 - p0 > 1 and k1 - k0 > 1 else _cloud_tiled
-            sums(
+            _cloud(
                 x[:, :, p0:p1],
                 c[:, :, k0:k1],
                 member[p0:p1] - k0,
                 w[:, k0:k1],
                 outside,
                 weights is not None,
+                compiled,
                 similar[k0:k1],
                 negative_log[k0:k1],
                 x_grad[..., p0:p1],
@@ -251,49 +251,46 @@ def _(  # type: ignore[no-untyped-def]
     ]
 
 
-def _cloud_tiled(
+def _cloud(
     x: Tensor,
     c: Tensor,
     member: Tensor,
     w: Tensor,
     outside: bool,
     weighted: bool,
+    compiled: bool,
     similar: Tensor,
     negative_log: Tensor,
     x_grad: Tensor,
     c_grad: Tensor,
 ) -> None:
-    """Add one cloud's sums to the outputs, tile by tile, in place: eager torch is bound by passes over memory."""
+    """Add one cloud's sums to the outputs, tile by tile."""
     n, k = x.shape[2], c.shape[2]
     tile_k = min(k, MAX_TILE_CENTERS)
     tile_n = min(n, max(64, (TILE_ELEMENTS_CPU if x.device.type == "cpu" else TILE_ELEMENTS_GPU) // tile_k))
     for k0 in range(0, k, tile_k):
         kk = slice(k0, min(k0 + tile_k, k))
         tile_c = _centers_of_tile(c[:, :, kk])
-        ids = torch.arange(kk.start, kk.stop, device=member.device)[:, None]
+        ids = torch.arange(kk.start, kk.stop, device=member.device)
         for n0 in range(0, n, tile_n):
             nn = slice(n0, min(n0 + tile_n, n))
-            _tile(
-                x[:, :, nn],
-                tile_c,
-                member[nn] != ids if outside else None,
-                w[:, kk, None] if weighted else None,
-                similar[kk],
-                negative_log[kk],
-                x_grad[..., nn],
-                c_grad[..., kk],
-            )
+            results = (similar[kk], negative_log[kk], x_grad[..., nn], c_grad[..., kk])
+            # Compiled code would be made anew for a size of 1.
+            if compiled and kk.stop - kk.start > 1 and nn.stop - nn.start > 1:
+                _add_fused_tile(x[:, :, nn], c[:, :, kk], member[nn], ids, w[:, kk], outside, weighted, *results)
+            else:
+                is_outside = member[nn] != ids[:, None] if outside else None
+                _tile(x[:, :, nn], tile_c, is_outside, w[:, kk, None] if weighted else None, *results)
 
 
-def _centers_of_tile(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """μ, ln σ and σ of the centres as columns (D, K, 1)."""
-    mean, log_std = c[0][:, :, None].contiguous(), c[1][:, :, None].contiguous()
-    return mean, log_std, log_std.exp()
+def _centers_of_tile(c: Tensor) -> tuple[Tensor, Tensor]:
+    """μ and σ of the centres as columns (D, K, 1)."""
+    return c[0][:, :, None].contiguous(), c[1][:, :, None].exp()
 
 
 def _tile(
     x: Tensor,
-    centers: tuple[Tensor, Tensor, Tensor],
+    centers: tuple[Tensor, Tensor],
     is_outside: Tensor | None,
     w: Tensor | None,
     similar: Tensor,
@@ -301,8 +298,9 @@ def _tile(
     x_grad: Tensor,
     c_grad: Tensor,
 ) -> None:
-    """One tile of T points and K centres; planes are (D, K, T) and (K, T)."""
-    c_mean, _, c_std = centers
+    """Add one tile of T points and K centres; planes are (D, K, T) and (K, T). In place: eager torch is bound by
+    passes over memory."""
+    c_mean, c_std = centers
     mean, std = x[0][:, None, :], x[1].exp()[:, None, :]  # (D, 1, T)
     variance, c_variance = std * std, c_std * c_std
     r = (variance + c_variance).reciprocal_()  # 1/v
@@ -357,10 +355,11 @@ def _sinh2_product(variance: Tensor, c_variance: Tensor, std: Tensor, c_std: Ten
     return product
 
 
-def _cloud_fused(
+def _add_fused_tile(
     x: Tensor,
     c: Tensor,
     member: Tensor,
+    ids: Tensor,
     w: Tensor,
     outside: bool,
     weighted: bool,
@@ -369,55 +368,41 @@ def _cloud_fused(
     x_grad: Tensor,
     c_grad: Tensor,
 ) -> None:
-    """The same by compiled loops: sums over the centres for each point, then over the points for each centre."""
-    # Slices of a larger batch, and a K or N that equals D or 2, would otherwise be compiled anew.
+    """The same tile by compiled loops."""
+    # Slices of a larger batch, and a K or T that equals D or 2, would otherwise be compiled anew.
     x, c, w = x.contiguous(), c.contiguous(), w.contiguous()
-    unit = x.new_ones((2, x.shape[2]))
-    for t in (x, c, w, unit):
+    for t in (x, c, w):
         torch._dynamo.mark_static(t, list(range(t.ndim - 1)))
-    ids = torch.arange(c.shape[2], device=c.device)
-    sets = x_grad.shape[0]
-    flags = (outside, weighted, sets)
-    if sets:
-        _, gradients = _compiled_row_sums(x.shape[1], x.dtype, *flags, False)(x, c, member, ids, unit, w, *flags, False)
-        for s, result in enumerate(gradients):
-            x_grad[s] = result
-    values, gradients = _compiled_row_sums(x.shape[1], x.dtype, *flags, True)(c, x, ids, member, w, unit, *flags, True)
-    similar += values[0]
+    flags = (outside, weighted, x_grad.shape[0])
+    sums, of_points, of_centers, _ = _compiled_tile(x.shape[1], x.dtype, *flags)(x, c, member, ids, w, *flags)
+    similar += sums[0]
     if outside:
-        negative_log += values[1]
-    for s, result in enumerate(gradients):
-        c_grad[s] = result
+        negative_log += sums[1]
+    for s in range(x_grad.shape[0]):
+        x_grad[s] += of_points[s]
+        c_grad[s] += of_centers[s]
 
 
-def _row_sums(
-    x: Tensor,
-    y: Tensor,
-    x_id: Tensor,
-    y_id: Tensor,
-    x_weight: Tensor,
-    y_weight: Tensor,
-    outside: bool,
-    weighted: bool,
-    sets: int,
-    values: bool,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """For each x the sums over all y, and their derivatives by x (2, D, N). D is unrolled, y runs along the sums."""
+def _fused_tile(
+    x: Tensor, c: Tensor, member: Tensor, ids: Tensor, w: Tensor, outside: bool, weighted: bool, sets: int
+) -> tuple[list[Tensor], ...]:
+    """Sums of a tile, and their derivatives for points (2, D, T) and centres (2, D, K). Planes are (K, T); D is
+    unrolled, and points lie along the last axis, so that every loop vectorizes."""
     dim, largest = x.shape[1], torch.finfo(x.dtype).max
     log_kappa: Tensor | float = 0.0
     ratio: Tensor | float = 0.0 if outside else 1.0
     r, t, q = [], [], []
-    std, y_std = x[1].exp(), y[1].exp()
-    variance, y_variance = std * std, y_std * y_std
+    std, c_std = x[1].exp(), c[1].exp()
+    variance, c_variance = std * std, c_std * c_std
     for d in range(dim):
-        a, b = std[d][:, None], y_std[d][None, :]
-        r.append(1 / (variance[d][:, None] + y_variance[d][None, :]))
-        delta = x[0, d][:, None] - y[0, d][None, :]
+        a, b = std[d][None, :], c_std[d][:, None]
+        r.append(1 / (variance[d][None, :] + c_variance[d][:, None]))
+        delta = x[0, d][None, :] - c[0, d][:, None]
         t.append(delta * r[d])
         q.append(delta * t[d])
         log_kappa = log_kappa - 0.25 * q[d]
         if outside:
-            sinh = (variance[d][:, None] - y_variance[d][None, :]) / (2 * a * b)
+            sinh = (variance[d][None, :] - c_variance[d][:, None]) / (2 * a * b)
             ratio = (ratio + sinh * sinh * (1 + ratio)).clamp_max(largest)  # ∞ · 0 would be NaN
         else:
             ratio = ratio * (2 * a * b * r[d])
@@ -426,33 +411,30 @@ def _row_sums(
         kappa = torch.exp(log_kappa)
     else:
         kappa = torch.exp(torch.as_tensor(log_kappa)) * torch.sqrt(torch.as_tensor(ratio))
-    weights, sums = [kappa], []
-    if values:
-        sums.append(kappa.sum(1))
+    weights, sums = [kappa], [kappa.sum(1)]
     if outside:
-        is_outside = x_id[:, None] != y_id[None, :]
+        is_outside = member[None, :] != ids[:, None]
         one_minus = -torch.expm1(torch.as_tensor(log_kappa))
-        if values:
-            sums.append(-torch.where(is_outside, one_minus.clamp_min(MIN_DISSIMILARITY).log(), 0.0).sum(1))
+        sums.append(-torch.where(is_outside, one_minus.clamp_min(MIN_DISSIMILARITY).log(), 0.0).sum(1))
         weights.append(torch.where(is_outside & (one_minus > MIN_DISSIMILARITY), kappa / one_minus, 0.0))
     if weighted:
-        pair_weight = [x_weight[s][:, None] * y_weight[s][None, :] for s in range(len(weights))]
-        combined = weights[0] * pair_weight[0]
-        if outside:
-            combined = combined + weights[1] * pair_weight[1]
-        weights = [combined]
-    gradients = []
+        combined = weights[0] * w[0][:, None]
+        weights = [combined + weights[1] * w[1][:, None] if outside else combined]
+    of_points: list[Tensor] = []
+    of_centers: list[Tensor] = []
     for weight in weights[:sets]:
-        of_mean = [-0.5 * (weight * t[d]).sum(1) for d in range(dim)]
-        total = 0.5 * weight.sum(1)
-        of_log_std = [variance[d] * (weight * r[d] * (0.5 * q[d] - 1)).sum(1) + total for d in range(dim)]
-        gradients.append(torch.stack([torch.stack(of_mean), torch.stack(of_log_std)]))
-    return sums, gradients
+        for axis, sign, v, result in ((0, -0.5, variance, of_points), (1, 0.5, c_variance, of_centers)):
+            half = 0.5 * weight.sum(axis)
+            of_mean = [sign * (weight * t[d]).sum(axis) for d in range(dim)]
+            of_log_std = [v[d] * (weight * r[d] * (0.5 * q[d] - 1)).sum(axis) + half for d in range(dim)]
+            result.append(torch.stack([torch.stack(of_mean), torch.stack(of_log_std)]))
+    # The weights are returned only to be stored: both sums then read them, and no exponential is taken twice.
+    return sums, of_points, of_centers, weights
 
 
 @functools.cache
-def _compiled_row_sums(dim: int, dtype: torch.dtype, outside: bool, weighted: bool, sets: int, values: bool) -> RowSums:
-    """``_row_sums`` compiled once for all sizes. Each variant is a function of its own, as torch.compile counts the
+def _compiled_tile(dim: int, dtype: torch.dtype, outside: bool, weighted: bool, sets: int) -> TileSums:
+    """``_fused_tile`` compiled once for all sizes. Each variant is a function of its own, as torch.compile counts the
     compilations of a function and gives up after some."""
-    variant = types.FunctionType(_row_sums.__code__.replace(), _row_sums.__globals__)
+    variant = types.FunctionType(_fused_tile.__code__.replace(), _fused_tile.__globals__)
     return torch.compile(variant, dynamic=True, fullgraph=True)

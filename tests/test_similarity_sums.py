@@ -461,11 +461,11 @@ def test_compiled_with_changing_sizes(per_instance: bool, monkeypatch: pytest.Mo
     """
 
     @functools.cache
-    def traced(*_: object) -> module.RowSums:
-        variant = types.FunctionType(module._row_sums.__code__.replace(), module._row_sums.__globals__)
+    def traced(*_: object) -> module.TileSums:
+        variant = types.FunctionType(module._fused_tile.__code__.replace(), module._fused_tile.__globals__)
         return torch.compile(variant, dynamic=True, fullgraph=True, backend="eager")
 
-    monkeypatch.setattr(module, "_compiled_row_sums", traced)
+    monkeypatch.setattr(module, "_compiled_tile", traced)
     torch._dynamo.reset()
     compiled = torch.compile(similarity_sums, fullgraph=True, backend="eager")
     graphs = []
@@ -482,6 +482,6 @@ def test_compiled_with_changing_sizes(per_instance: bool, monkeypatch: pytest.Mo
         for eager, fast in (*zip(*outputs, strict=True), *zip(*slopes, strict=True)):
             torch.testing.assert_close(fast, eager, rtol=1e-4, atol=1e-4)
         graphs.append(counters["stats"]["unique_graphs"])
-    assert traced.cache_info().currsize == (3 if per_instance else 2)  # values, and derivatives by points and centres
+    assert traced.cache_info().currsize == (2 if per_instance else 1)  # per instance, values and derivatives apart
     assert graphs[0] > 0
     assert graphs[1:] == [graphs[1]] * 4, graphs
