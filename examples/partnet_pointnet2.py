@@ -162,10 +162,9 @@ def train(network: Network, data: Sequence[Data], options: Options) -> list[floa
 
 
 @torch.no_grad()
-def predict(network: Network, data: Sequence[Data], options: Options, name: str) -> list[HeadOutput]:
+def predict(network: Network, shapes: Sequence[Data], options: Options, name: str) -> list[HeadOutput]:
     network.eval()
-    shapes = tqdm(DataLoader(data, 1, num_workers=options.workers), desc=name, unit="shape")
-    return [network(shape.to(options.device)) for shape in shapes]
+    return [network(shape.to(options.device)) for shape in tqdm(DataLoader(shapes, 1), desc=name, unit="shape")]
 
 
 def evaluate(
@@ -202,24 +201,25 @@ def main() -> None:
     background = None if options.class_agnostic else 0
     first_column = 1 if options.class_agnostic else 0
 
-    def outputs(name: str) -> list[tuple[GaussianEmbedding, Tensor]]:
-        predicted = predict(network, splits[name], options, name)
+    def outputs(shapes: Sequence[Data], name: str) -> list[tuple[GaussianEmbedding, Tensor]]:
+        predicted = predict(network, shapes, options, name)
         return [(o.embedding, o.probabilities[:, first_column:]) for o in predicted]
 
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
         return float(evaluate(found, targets, len(classes), background).compute()["part_map"][1])
 
     # The threshold with the best mAP at IoU 0.5 on validation, then the test set once.
-    validation = [evaluation_targets(data) for data in splits["val"]]
+    val, test = list(splits["val"]), list(splits["test"])  # read once
+    validation = [evaluation_targets(data) for data in val]
     grid = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8]
-    fit = fit_threshold(outputs("val"), validation, mean_ap, grid, background=background)
-    tested, targets = outputs("test"), [evaluation_targets(data) for data in splits["test"]]
+    fit = fit_threshold(outputs(val, "val"), validation, mean_ap, grid, background=background)
+    tested, targets = outputs(test, "test"), [evaluation_targets(data) for data in test]
     found = [greedy_cluster(*output, threshold=fit.threshold, background=background) for output in tested]
     result = evaluate(found, targets, len(classes), background).compute()
 
     shapes = [
         ShapeResult(data.anno_id, data.pos, data.instance, instances, embedding.log_std)
-        for data, instances, (embedding, _) in zip(splits["test"], found, tested, strict=True)
+        for data, instances, (embedding, _) in zip(test, found, tested, strict=True)
     ]
     some = shapes[:: -(-len(shapes) // 6)]  # at most six, from all over the test set
     picture = contact_sheet(some, options.output / "shapes.png", title="Test shapes, found parts at IoU 0.5")

@@ -70,15 +70,17 @@ class _ExpandSegments(torch.autograd.Function):
 
 def sum_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
     """Σ of the rows of each segment, without a derivative; see :func:`segment_sum`."""
-    wide = x if x.device.type == "mps" else x.double()  # MPS has no float64
-    return torch.segment_reduce(wide.contiguous(), "sum", offsets=ptr, axis=0, initial=0).to(x.dtype)
+    return torch.segment_reduce(_wide(x).contiguous(), "sum", offsets=ptr, axis=0, initial=0).to(x.dtype)
 
 
 def sum_of_row_segments(x: Tensor, ptr: Tensor) -> Tensor:
     """The same for each row of x, whose columns are sorted by segment: (R, M) → (R, S)."""
-    wide = x if x.device.type == "mps" else x.double()
     offsets = ptr.expand(x.shape[0], -1).contiguous()
-    return torch.segment_reduce(wide, "sum", offsets=offsets, axis=1, initial=0).to(x.dtype)
+    return torch.segment_reduce(_wide(x), "sum", offsets=offsets, axis=1, initial=0).to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.device.type == "mps" else x.double()  # MPS has no float64
 
 
 def gather_columns(mean: Tensor, log_std: Tensor, rows: Tensor) -> Tensor:

@@ -151,6 +151,7 @@ def _(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
 
 
 def _cloud_sum(x: Tensor, instance_ptr: Tensor) -> Tensor:
+    # Not sum_of_segments: its change of dtype makes torch.compile build another graph for a batch of one cloud.
     return torch.segment_reduce(x, "sum", offsets=instance_ptr, axis=0, initial=0)
 
 
@@ -213,10 +214,7 @@ def _all_clouds(
     member = index.index_select(0, order)
     w = c.new_ones((2, k)) if weights is None else weights
     similar, negative_log = c.new_zeros(k), c.new_zeros(k)
-    x_grad, c_grad = (
-        torch.zeros((sets, *x.shape), dtype=x.dtype, device=x.device),
-        c.new_zeros((sets, *c.shape)),
-    )
+    x_grad, c_grad = x.new_zeros((sets, *x.shape)), c.new_zeros((sets, *c.shape))
     p, q = ptr.tolist(), instance_ptr.tolist()
     for p0, p1, k0, k1 in zip(p, p[1:], q, q[1:], strict=False):
         if p1 > p0 and k1 > k0:
@@ -270,29 +268,23 @@ def _cloud(
     tile_n = min(n, max(64, (TILE_ELEMENTS_CPU if x.device.type == "cpu" else TILE_ELEMENTS_GPU) // tile_k))
     for k0 in range(0, k, tile_k):
         kk = slice(k0, min(k0 + tile_k, k))
-        tile_c = _centers_of_tile(c[:, :, kk])
         ids = torch.arange(kk.start, kk.stop, device=member.device)
         for n0 in range(0, n, tile_n):
             nn = slice(n0, min(n0 + tile_n, n))
             results = (similar[kk], negative_log[kk], x_grad[..., nn], c_grad[..., kk])
             # Compiled code would be made anew for a size of 1.
-            if compiled and kk.stop - kk.start > 1 and nn.stop - nn.start > 1:
-                _add_fused_tile(x[:, :, nn], c[:, :, kk], member[nn], ids, w[:, kk], outside, weighted, *results)
-            else:
-                is_outside = member[nn] != ids[:, None] if outside else None
-                _tile(x[:, :, nn], tile_c, is_outside, w[:, kk, None] if weighted else None, *results)
+            add_tile = _add_fused_tile if compiled and min(kk.stop - kk.start, nn.stop - nn.start) > 1 else _add_tile
+            add_tile(x[:, :, nn], c[:, :, kk], member[nn], ids, w[:, kk], outside, weighted, *results)
 
 
-def _centers_of_tile(c: Tensor) -> tuple[Tensor, Tensor]:
-    """μ and σ of the centres as columns (D, K, 1)."""
-    return c[0][:, :, None].contiguous(), c[1][:, :, None].exp()
-
-
-def _tile(
+def _add_tile(
     x: Tensor,
-    centers: tuple[Tensor, Tensor],
-    is_outside: Tensor | None,
-    w: Tensor | None,
+    c: Tensor,
+    member: Tensor,
+    ids: Tensor,
+    w: Tensor,
+    outside: bool,
+    weighted: bool,
     similar: Tensor,
     negative_log: Tensor,
     x_grad: Tensor,
@@ -300,7 +292,7 @@ def _tile(
 ) -> None:
     """Add one tile of T points and K centres; planes are (D, K, T) and (K, T). In place: eager torch is bound by
     passes over memory."""
-    c_mean, c_std = centers
+    c_mean, c_std = c[0][:, :, None], c[1].exp()[:, :, None]  # (D, K, 1)
     mean, std = x[0][:, None, :], x[1].exp()[:, None, :]  # (D, 1, T)
     variance, c_variance = std * std, c_std * c_std
     r = (variance + c_variance).reciprocal_()  # 1/v
@@ -308,7 +300,7 @@ def _tile(
     t = q * r  # Δ r
     q.mul_(t)  # Δ² r
     log_kappa = q.sum(0).mul_(-0.25)
-    if is_outside is None:
+    if not outside:
         # β² = Π 2 σi σk r: one square root for all dimensions.
         kappa = (r * (2 * c_std)).mul_(std).prod(0).sqrt_().mul_(log_kappa.exp_())
     else:
@@ -318,7 +310,8 @@ def _tile(
     similar += kappa.sum(1)
 
     weights = [kappa]
-    if is_outside is not None:
+    if outside:
+        is_outside = member != ids[:, None]
         one_minus = log_kappa.expm1_().neg_()
         above_floor = one_minus > MIN_DISSIMILARITY
         one_minus.clamp_(min=MIN_DISSIMILARITY)
@@ -326,10 +319,10 @@ def _tile(
         negative_log -= one_minus.log_().mul_(is_outside).sum(1)
     if x_grad.shape[0] == 0:
         return
-    if w is not None:
-        combined = kappa * w[0]
-        if is_outside is not None:
-            combined += weights[1].mul_(w[1])
+    if weighted:
+        combined = kappa * w[0][:, None]
+        if outside:
+            combined += weights[1].mul_(w[1][:, None])
         weights = [combined]
     q.mul_(0.5).sub_(1).mul_(r)  # r (½ q − 1)
     for s, weight in enumerate(weights):
