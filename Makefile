@@ -1,4 +1,4 @@
-# make demo   train and evaluate on the furniture that comes with the project (minutes on two cores)
+# make demo   train on generated chairs for some minutes, find the parts of real furniture, write a report
 # make test   run all tests
 # make check  formatting, lint and types
 # make bench  losses and clustering against what people use today
@@ -25,8 +25,8 @@ help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
 demo: $(VENV)/.demo
-	@echo "== Training PointNet++ with probabilistic embeddings on real furniture"
-	$(PY) examples/partnet_pointnet2.py --output runs/demo $(ARGS)
+	@echo "== PointNet++ with probabilistic embeddings: trained on generated chairs, and the checkpoint on real furniture"
+	$(PY) examples/demo.py $(ARGS)
 
 test: $(VENV)/.dev
 	@echo "== Running all tests"
@@ -41,6 +41,8 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@echo "== Benchmarks, one thread: leave the machine alone meanwhile"
 	$(PY) benchmarks/run.py $(ARGS)
+	$(PY) benchmarks/partnet_ap.py
+	$(PY) benchmarks/scannet_ap.py
 
 docs: $(VENV)/.docs
 	@echo "== Building the pages"
@@ -52,13 +54,15 @@ clean:
 
 # A stamp is written when everything of its extra is installed and can be imported, so an interrupted installation
 # goes on at the next call. Packages that an interruption left damaged are installed again, a torch that works never.
-$(VENV)/.demo: EXTRAS := partnet,train,viz
-$(VENV)/.demo: IMPORTS := torch_geometric, h5py, tqdm, tyro, safetensors, matplotlib, probemb_lib, probemb_adapters
+$(VENV)/.demo: EXTRAS := partnet,train,baselines,viz
+$(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, sklearn, matplotlib, \
+	plotly, probemb_lib, probemb_adapters
 $(VENV)/.dev: EXTRAS := all,dev
-$(VENV)/.dev: IMPORTS := torch_geometric, h5py, tqdm, tyro, safetensors, matplotlib, probemb_lib, probemb_adapters, \
-	pytest, hypothesis, mpmath, xdist, hatchling
+$(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, sklearn, matplotlib, \
+	plotly, tensorboard, probemb_lib, probemb_adapters, pytest, hypothesis, mpmath, xdist, hatchling
 $(VENV)/.docs: EXTRAS := all,docs
-$(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, probemb_lib, probemb_adapters
+$(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \
+	probemb_lib, probemb_adapters
 
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: pyproject.toml Makefile
 	@echo "== Installing probemb_lib[$(EXTRAS)] into $(VENV) (once)"

@@ -28,7 +28,18 @@ myst_heading_anchors = 3  # links such as decisions.md#the-background-column, as
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "exclude-members": "extra_repr"}
 autodoc_typehints = "signature"
-autodoc_mock_imports = [name for name in ("h5py", "torch_geometric") if find_spec(name) is None]
+EXTRAS = [
+    "h5py",
+    "lightning_fabric",
+    "matplotlib",
+    "plotly",
+    "plyfile",
+    "safetensors",
+    "sklearn",
+    "torch_geometric",
+    "tqdm",
+]
+autodoc_mock_imports = [name for name in EXTRAS if find_spec(name) is None]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False

@@ -1,42 +1,79 @@
-"""PointNet++ with probabilistic embeddings on PartNet: train, fit the threshold, evaluate, show.
+"""PointNet++ with probabilistic embeddings on PartNet: train, fit the threshold, evaluate, predict, report.
 
-Without --root it writes the open furniture that comes with the project in PartNet's own file layout and trains on
-that for a few minutes. With --root it reads PartNet and takes the settings of the paper:
+Without --root it trains on data that comes with the project, in PartNet's own file layout: the open furniture
+(category Furniture) or generated shapes (Chair, Table, Lamp, StorageFurniture). With --root it reads PartNet and takes
+the settings of the paper:
 
     python examples/partnet_pointnet2.py
     python examples/partnet_pointnet2.py --root /data/partnet --category Chair --level 3
+    torchrun --nproc-per-node 4 examples/partnet_pointnet2.py --root /data/partnet --category Chair --level 3
+    python examples/partnet_pointnet2.py --evaluate checkpoints/furniture.safetensors --baselines
+    python examples/partnet_pointnet2.py --evaluate checkpoints/furniture.safetensors --predict scan.ply shelf.npz
 """
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import platform
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from safetensors.torch import save_file
+from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import MultiStepLR
-from torch_geometric import seed_everything
-from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
+from probemb_adapters.baselines import BASELINES, Clusters, fit_baseline
+from probemb_adapters.checkpoint import load_checkpoint, save_checkpoint
+from probemb_adapters.files import replaced_file
 from probemb_adapters.furniture import write_furniture
-from probemb_adapters.partnet import EvaluationTargets, PartNetInstances, evaluation_targets, paper_augmentation
-from probemb_adapters.pointnet2 import PointNet2
-from probemb_adapters.viz import ShapeResult, contact_sheet
+from probemb_adapters.generated import FAMILIES, write_generated
+from probemb_adapters.partnet import (
+    POINTS,
+    EvaluationTargets,
+    PartNetInstances,
+    evaluation_targets,
+    paper_augmentation,
+    read_classes,
+    upright_augmentation,
+)
+from probemb_adapters.partnet_detection import PartNetDetection
+from probemb_adapters.partnet_predictions import shape_predictions, write_ground_truth, write_predictions
+from probemb_adapters.pointnet2 import PointNet2, local_covariance
+from probemb_adapters.points import nearest, read_clouds, unit_sphere, write_instances
+from probemb_adapters.report import (
+    Row,
+    Section,
+    Table,
+    fit_chart,
+    loss_chart,
+    precision_recall_charts,
+    write_report,
+)
+from probemb_adapters.sampling import SeededBatches, SeededItems
+from probemb_adapters.training import LAST, Training, gather_in_order, share_of, start_fabric, train
+from probemb_adapters.viz import ShapeResult, contact_sheet, instance_colors
 from probemb_lib import (
     CenterAwareLoss,
+    DeterministicHead,
     GaussianEmbedding,
     HeadOutput,
     Instances,
     ProbabilisticEmbeddingLoss,
     ProbabilisticHead,
+    ThresholdFit,
     fit_threshold,
     greedy_cluster,
 )
@@ -47,205 +84,681 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Options:
-    """Settings; what is left out is chosen for the data: the paper's for PartNet, a few minutes' for the furniture."""
+    """Settings; what is left out is chosen for the data: the paper's for PartNet, a few minutes' for the rest."""
 
+    # --- data
     root: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """folder with PartNet's ins_seg_h5 and stats; without it the open furniture"""
+    """folder with PartNet's stats and ins_seg_h5 or ins_seg_h5_for_detection; without it the open furniture or
+    generated shapes"""
     category: str = "Furniture"
     """object category, such as Chair"""
     level: int = 1
     """level of the part hierarchy: 1 coarse, 2 middle, 3 fine"""
     class_agnostic: bool | None = None
     """find parts without naming them; by default for the furniture's level 1, which has one class"""
-    epochs: int | None = None
-    """passes over the training shapes (paper: 500)"""
-    batch_size: int | None = None
-    """shapes a step (paper: 16)"""
-    train_points: int | None = None
-    """points of a shape in training (paper: 10,000)"""
     points: int = 10_000
     """points of a shape in validation and test (paper: 10,000)"""
-    learning_rate: float = 1e-3
-    """of Adam (paper: 0.001), halved twice"""
-    halve_at: tuple[float, float] | None = None
-    """fractions of the epochs after which it is halved (paper: 0.1 and 0.3, epochs 50 and 150)"""
-    offset_scale: float = 1.0
-    """farthest offset from a point to its centre, in units of the shape's radius (paper: 1)"""
-    workers: int | None = None
-    """processes that read shapes; by default 4 for PartNet, none for the furniture"""
+    generated_shapes: int = 1_000
+    """training shapes to write of a generated category; a tenth of it for validation and for test"""
+    add_generated: bool = False
+    """train on all generated categories as well, at level 3; class-agnostic only"""
+    real_share: float = 0.5
+    """share of the category's own shapes among those drawn for training, where generated ones are added"""
     max_shapes: int | None = None
     """use only so many shapes of each split, for a quick look"""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """cuda or cpu"""
+    # --- training
+    epochs: int | None = None
+    """passes over the training shapes (paper: 500)"""
+    epoch_shapes: int | None = None
+    """shapes an epoch; by default as many as there are (paper: all)"""
+    batch_size: int | None = None
+    """shapes a step, over all processes (paper: 16)"""
+    train_points: int | None = None
+    """points of a shape in training (paper: 10,000)"""
+    learning_rate: float = 1e-3
+    """of Adam, highest (paper: 0.001)"""
+    schedule: Literal["halved", "one-cycle"] | None = None
+    """learning rate: halved twice (paper), or risen and let down to 0 along a cosine, better for short trainings"""
+    halve_at: tuple[float, float] = (0.1, 0.3)
+    """fractions of the training after which it is halved (paper: 0.1 and 0.3, epochs 50 and 150 of 500)"""
+    max_norm: float | None = None
+    """gradients of a larger norm are scaled down to it (paper: no limit)"""
+    augmentation: Literal["paper", "upright"] | None = None
+    """paper: rotated by up to 15 degrees, moved by 0.01, jittered; upright: mirrored, stretched and jittered"""
+    embedding: Literal["probabilistic", "deterministic"] = "probabilistic"
+    """Gaussians, or points with a Euclidean kernel (the paper's deterministic 3-D reference)"""
+    width: float = 1.0
+    """factor of the widths of PointNet++'s layers (paper: 1)"""
+    local_geometry: bool = False
+    """give the network the covariance of each point's neighbours as input features (paper: positions alone)"""
+    offset_scale: float = 1.0
+    """farthest offset from a point to its centre, in units of the shape's radius (paper: 1)"""
+    start_from: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
+    """trained model whose weights to start from (paper: none)"""
     seed: int = 0
     """of everything random"""
+    # --- machine
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute"""
+    devices: int = 1
+    """processes, each with its own GPU or share of the CPU; torchrun decides this itself"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """of the network; losses and clustering are in float32 or better in any case (paper: not given)"""
+    workers: int | None = None
+    """processes that read shapes, for each process; by default 4 for PartNet, else none"""
+    # --- what to do
     output: Path = Path("runs/partnet_pointnet2")
-    """folder for metrics.json, model.safetensors and shapes.png"""
+    """folder for checkpoints, metrics, pictures and the report"""
+    resume: bool = False
+    """go on from the last checkpoint in the output folder; to the numbers of an uninterrupted training"""
+    save_every: int = 1
+    """epochs between checkpoints"""
+    evaluate: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT ...")] = ()
+    """no training: evaluate these models on the test split, in one table"""
+    baselines: bool = False
+    """also DBSCAN, HDBSCAN and mean shift on positions, parameters picked on validation; class-agnostic only"""
+    predict: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILES ...")] = ()
+    """no training: segment clouds (ply, npz, h5) with the model of --evaluate; needs no labels"""
+    official_files: bool = False
+    """also write ground truth and predictions of the test split in PartNet's h5 layout, for its own evaluator"""
+    report_shapes: int = 30
+    """most test shapes to show in the report"""
+    up: Literal["x", "y", "z"] = "y"
+    """axis of the files to predict that points up (PartNet: y)"""
 
 
 def resolve(options: Options) -> Options:
-    """Fill in what the data decides, and write the furniture on first use."""
+    """Fill in what the data decides."""
     real = options.root is not None
-    if not real:
-        options.root = PROJECT / ".cache" / "furniture"
-        report = write_furniture(PROJECT / "data" / "furniture_parts", options.root)
-        print(report)
     defaults = {
-        "class_agnostic": not real and options.level == 1,
+        "class_agnostic": not real and options.category == "Furniture" and options.level == 1,
         "epochs": 500 if real else 20,
         "batch_size": 16 if real else 4,
         "train_points": 10_000 if real else 2_048,
-        "halve_at": (0.1, 0.3) if real else (0.6, 0.85),
+        "schedule": "halved" if real else "one-cycle",
+        "augmentation": "paper" if real else "upright",
         "workers": 4 if real else 0,
     }
-    for name, value in defaults.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
+    missing = {name: value for name, value in defaults.items() if getattr(options, name) is None}
+    options = replace(options, **missing)
+    if options.add_generated and not options.class_agnostic:
+        raise SystemExit("--add-generated needs --class-agnostic: generated parts have other classes")
+    if options.official_files and len(options.evaluate) > 1:
+        raise SystemExit("--official-files needs one model: --evaluate CHECKPOINT")
+    if options.predict and len(options.evaluate) != 1:
+        raise SystemExit("--predict needs one model: --evaluate CHECKPOINT --predict FILES")
+    if options.official_files:
+        if options.max_shapes is not None or options.points != POINTS:
+            raise SystemExit(
+                f"--official-files needs all test shapes and {POINTS} points: no --max-shapes, no --points"
+            )
+        if options.class_agnostic and (real or options.category != "Furniture" or options.level != 1):
+            raise SystemExit(
+                "--official-files needs classes, as PartNet's evaluator compares them: no --class-agnostic"
+            )
+        if (options.output / "predictions").exists():
+            raise SystemExit(
+                f"--official-files: {options.output / 'predictions'} is there already; take another --output"
+            )
     return options
 
 
-class Network(nn.Module):
-    """PointNet++ features into the probabilistic head."""
+# --- data
 
-    def __init__(self, num_classes: int, offset_scale: float) -> None:
+
+def prepare_data(options: Options, fabric: Fabric) -> Path:
+    """The folder to read; what comes with the project is written into it by the first process."""
+    if options.root is not None:
+        return options.root
+    with fabric.rank_zero_first():
+        if options.category in FAMILIES:
+            return write_category(options.category, options)
+        write_furniture(PROJECT / "data" / "furniture_parts", PROJECT / ".cache" / "furniture")
+    return PROJECT / ".cache" / "furniture"
+
+
+def write_category(category: str, options: Options) -> Path:
+    """Generated shapes, in a folder for each number of them; nothing to do where they are there."""
+    root = PROJECT / ".cache" / "generated" / f"{category}-{options.generated_shapes}"
+    others = max(4, options.generated_shapes // 10)
+    bar = partial(tqdm, desc=f"writing {category}", unit="shape")
+    write_generated(root, category, train=options.generated_shapes, val=others, test=others, progress=bar)
+    return root
+
+
+def read_split(root: Path, options: Options, split: str, category: str | None = None, level: int = 0) -> Dataset[Data]:
+    augmentation = upright_augmentation() if options.augmentation == "upright" else paper_augmentation()
+    # PartNet's network-ready files are read where the raw ones are not there.
+    ready = (root / "ins_seg_h5_for_detection").is_dir() and not (root / "ins_seg_h5").is_dir()
+    reader = PartNetDetection if ready else PartNetInstances
+    data = reader(
+        root,
+        category or options.category,
+        level or options.level,
+        split,
+        num_points=options.train_points if split == "train" else options.points,
+        transform=augmentation if split == "train" else None,
+        class_agnostic=options.class_agnostic,
+    )
+    return data if options.max_shapes is None else Subset(data, range(min(options.max_shapes, len(data))))
+
+
+def training_data(root: Path, options: Options, fabric: Fabric) -> tuple[Dataset[Data], list[float] | None]:
+    """The training shapes and, where generated ones are added, how often each is drawn."""
+    own = read_split(root, options, "train")
+    if not options.add_generated:
+        return own, None
+    with fabric.rank_zero_first():
+        folders = {name: write_category(name, options) for name in FAMILIES}
+    added = ConcatDataset([read_split(folder, options, "train", name, level=3) for name, folder in folders.items()])
+    weights = [options.real_share / len(own)] * len(own) + [(1 - options.real_share) / len(added)] * len(added)
+    return ConcatDataset([own, added]), weights
+
+
+# --- network
+
+
+class Network(nn.Module):
+    """PointNet++ features into the head."""
+
+    def __init__(self, num_classes: int, about: Mapping[str, Any]) -> None:
         super().__init__()
-        self.backbone = PointNet2()
-        self.head = ProbabilisticHead(128, num_classes, offset_scale=offset_scale)
+        head = ProbabilisticHead if about["embedding"] == "probabilistic" else DeterministicHead
+        self.local_geometry = about["local_geometry"]
+        self.backbone = PointNet2(in_channels=6 if self.local_geometry else 0, width=about["width"])
+        self.head = head(128, num_classes, offset_scale=about["offset_scale"])
 
     def forward(self, data: Data) -> HeadOutput:
         clouds = data.num_graphs if data.batch is not None else 1
-        features = self.backbone(data.pos.view(clouds, -1, 3))  # shapes of a batch have equally many points
+        positions = data.pos.view(clouds, -1, 3)  # shapes of a batch have equally many points
+        features = self.backbone(positions, local_covariance(positions) if self.local_geometry else None)
         return self.head(features.flatten(0, 1), data.pos, data.batch)
 
 
-def load(options: Options, split: str, train: bool) -> PartNetInstances | list[Data]:
-    data = PartNetInstances(
-        options.root,
-        options.category,
-        options.level,
-        split,
-        num_points=options.train_points if train else options.points,
-        transform=paper_augmentation() if train else None,
-        class_agnostic=options.class_agnostic,
+@dataclass
+class Model:
+    """A trained network and what is needed to use it."""
+
+    network: Network
+    classes: tuple[str, ...]
+    about: dict[str, Any]
+
+    @property
+    def class_agnostic(self) -> bool:
+        return bool(self.about["class_agnostic"])
+
+    @property
+    def background(self) -> int | None:
+        # Trained with complement=True, the background column tells points far from a centre, not points of no part:
+        # then all points are clustered, by the foreground column alone (docs/decisions.md).
+        return None if self.class_agnostic else 0
+
+    def save(self, path: Path) -> Path:
+        save_checkpoint(path, {"model": self.network.state_dict(), "classes": self.classes, "about": self.about})
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Model:
+        state = load_checkpoint(path)
+        if not {"model", "classes", "about"} <= set(state):
+            raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of this script")
+        about = state["about"]
+        network = Network(len(state["classes"]) + 1, about)
+        network.load_state_dict(state["model"])
+        return cls(network.eval(), tuple(state["classes"]), about)
+
+    @torch.no_grad()
+    def predict(self, data: Data, fabric: Fabric) -> tuple[GaussianEmbedding, Tensor]:
+        """Embeddings (N, D) and probabilities of the columns that are clustered (N, L)."""
+        output = self.network.to(fabric.device).eval()(data.to(fabric.device))
+        return output.embedding, output.probabilities[:, 1:] if self.class_agnostic else output.probabilities
+
+
+# --- training
+
+
+def learning_rate_schedule(optimizer: torch.optim.Optimizer, options: Options, steps: int) -> LRScheduler:
+    if options.schedule == "one-cycle":
+        return OneCycleLR(optimizer, options.learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+    return MultiStepLR(optimizer, [round(fraction * steps) for fraction in options.halve_at], gamma=0.5)
+
+
+def train_model(root: Path, options: Options, fabric: Fabric) -> tuple[Model, list[dict[str, float]]]:
+    data, weights = training_data(root, options, fabric)
+    classes = read_classes_of(root, options)
+    batches = SeededBatches(
+        len(data),
+        options.batch_size,
+        seed=options.seed,
+        weights=weights,
+        draws=options.epoch_shapes or max(len(data), options.batch_size),
+        process=fabric.global_rank,
+        processes=fabric.world_size,
     )
-    if options.max_shapes is not None:
-        return torch.utils.data.Subset(data, range(min(options.max_shapes, len(data))))
-    return data
-
-
-def train(network: Network, data: Sequence[Data], options: Options) -> list[float]:
-    """Mean loss of each epoch."""
     loader = DataLoader(
-        data, options.batch_size, shuffle=True, drop_last=len(data) > options.batch_size, num_workers=options.workers
+        SeededItems(data),
+        batch_sampler=batches,
+        num_workers=options.workers,
+        persistent_workers=options.workers > 0,
+        pin_memory=fabric.device.type == "cuda",
+        collate_fn=Batch.from_data_list,
     )
+    fabric.seed_everything(options.seed, verbose=False)
+    network = Network(len(classes) + 1, settings_of(options))
+    if options.start_from is not None:
+        network.load_state_dict(Model.load(options.start_from).network.state_dict())
     # With a single class the score map must tell centres from the rest by itself: see docs/decisions.md.
     loss_function = ProbabilisticEmbeddingLoss(CenterAwareLoss(complement=options.class_agnostic))
     optimizer = torch.optim.Adam(network.parameters(), options.learning_rate)
-    schedule = MultiStepLR(optimizer, [round(f * options.epochs) for f in options.halve_at], gamma=0.5)
-    history = []
-    with tqdm(total=options.epochs * len(loader), desc="training", unit="step") as progress:
-        for epoch in range(1, options.epochs + 1):
-            network.train()
-            total = 0.0
-            for batch in loader:
-                batch = batch.to(options.device)
-                losses = loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
-                optimizer.zero_grad()
-                losses["loss"].backward()
-                optimizer.step()
-                total += losses["loss"].item()
-                progress.update()
-            schedule.step()
-            history.append(total / len(loader))
-            progress.set_postfix(epoch=f"{epoch}/{options.epochs}", loss=f"{history[-1]:.3f}")
-    return history
+    schedule = learning_rate_schedule(optimizer, options, options.epochs * len(batches))
+    training = Training(network, optimizer, schedule, settings=settings_of(options))
+    if options.resume:
+        training.resume(options.output / LAST, fabric)
+
+    def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        return loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
+
+    fabric.print(
+        f"\n{options.category}, level {options.level}: {len(classes)} classes, {len(data)} shapes\n"
+        f"{options.epochs} epochs of {len(batches)} steps; a step: {options.batch_size} shapes of "
+        f"{options.train_points} points, on {fabric.world_size} x {fabric.device.type}"
+    )
+    start = time.perf_counter()
+    history = train(
+        fabric,
+        training,
+        loader,
+        losses,
+        epochs=options.epochs,
+        folder=options.output,
+        max_norm=options.max_norm,
+        save_every=options.save_every,
+    )
+    fabric.print(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
+    return Model(network.eval(), classes, settings_of(options)), history
 
 
-@torch.no_grad()
-def predict(network: Network, shapes: Sequence[Data], options: Options, name: str) -> list[HeadOutput]:
-    network.eval()
-    return [network(shape.to(options.device)) for shape in tqdm(DataLoader(shapes, 1), desc=name, unit="shape")]
+def read_classes_of(root: Path, options: Options) -> tuple[str, ...]:
+    return ("part",) if options.class_agnostic else read_classes(root, options.category, options.level)
 
 
-def evaluate(
-    found: Sequence[Instances], targets: Sequence[EvaluationTargets], num_classes: int, background: int | None
+# What to do and where: may change when a training continues, and says nothing about the model.
+RUNNING = {"output", "resume", "save_every", "evaluate", "baselines", "predict", "official_files", "report_shapes"}
+MACHINE = {"root", "up", "accelerator", "devices", "workers"}
+
+
+def settings_of(options: Options) -> dict[str, Any]:
+    settings = {name: value for name, value in asdict(options).items() if name not in RUNNING | MACHINE}
+    return settings | {"start_from": options.start_from and str(options.start_from)}
+
+
+# --- evaluation
+
+THRESHOLDS = {  # the deterministic kernel exp(-distance^2) is near one for all points of a shape
+    "probabilistic": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8),
+    "deterministic": (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99),
+}
+
+
+@dataclass
+class Evaluation:
+    """What one method finds on the test split."""
+
+    name: str
+    metric: PartNetAP
+    parameters: dict[str, Any]
+    validation: dict[str, float]  # mAP at IoU 0.5 on validation, for each value that was tried
+    fit: ThresholdFit | None = None
+    shapes: Sequence[ShapeResult] = ()
+
+    def values(self) -> dict[str, Tensor]:
+        """Part mAP and shape mAP at each IoU threshold, in per cent."""
+        result = self.metric.compute()
+        return {"part mAP": 100 * result["part_map"], "shape mAP": 100 * result["shape_map"]}
+
+
+class Split:
+    """This process's share of a split, read once."""
+
+    def __init__(self, root: Path, options: Options, split: str, fabric: Fabric) -> None:
+        data = read_split(root, options, split)
+        self.shapes = [data[i] for i in share_of(fabric, len(data))]
+        self.targets = [evaluation_targets(shape) for shape in self.shapes]
+
+
+def score(
+    found: Sequence[Instances | Clusters],
+    targets: Sequence[EvaluationTargets],
+    classes: int,
+    first: int,
+    fabric: Fabric,
 ) -> PartNetAP:
-    metric = PartNetAP(num_classes)
+    """The metric over the shapes of all processes, in the order of the split; ``first``: number of the first class."""
+    metric = PartNetAP(classes)
     for instances, target in zip(found, targets, strict=True):
-        # The metric counts part classes from 0; a background column stands before them.
-        classes = instances.semantic if background is None else instances.semantic - 1
-        metric.update_labels(instances.label, classes, instances.score, *target)
-    return metric
+        metric.update_labels(instances.label, instances.semantic - first, instances.score, *target)
+    merged, *others = gather_in_order(fabric, metric)
+    for other in others:
+        merged.merge_state(other)
+    return merged
+
+
+def write_official_files(
+    root: Path, test: Split, found: Sequence[Instances], first: int, options: Options, fabric: Fabric
+) -> None:
+    """`ins_seg_h5_gt` and `predictions` in the output folder, as PartNet's own evaluator reads them."""
+    some = [Data(point=shape.point, shape_id=shape.shape_id) for shape in test.shapes]
+    pairs = chain(*gather_in_order(fabric, list(zip(some, found, strict=True))))
+    if fabric.is_global_zero:
+        write_ground_truth(root, options.category, options.level, output=options.output)
+        truth = options.output / "ins_seg_h5_gt" / f"{options.category}-{options.level}"
+        shapes = (shape_predictions(data, f.masks(), f.semantic - first, f.score) for data, f in pairs)
+        write_predictions(options.output / "predictions", truth, shapes)
+
+
+def evaluate_model(
+    name: str, model: Model, root: Path, val: Split, test: Split, options: Options, fabric: Fabric
+) -> Evaluation:
+    """Fit τ on validation, by mAP at IoU 0.5; then take the test split once."""
+    first = 0 if model.background is None else 1  # the metric counts part classes from 0
+
+    def outputs(split: Split, what: str) -> list[tuple[GaussianEmbedding, Tensor]]:
+        bar = tqdm(split.shapes, desc=f"{name}, {what}", unit="shape", disable=not fabric.is_global_zero)
+        return [model.predict(shape, fabric) for shape in bar]
+
+    def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
+        return float(score(found, targets, len(model.classes), first, fabric).compute()["part_map"][1])
+
+    grid = THRESHOLDS[model.about["embedding"]]
+    fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, background=model.background)
+    tested = outputs(test, "test")
+    found = [greedy_cluster(*output, threshold=fit.threshold, background=model.background) for output in tested]
+    metric = score(found, test.targets, len(model.classes), first, fabric)
+    model.about["threshold"] = fit.threshold
+    if options.official_files:
+        write_official_files(root, test, found, first, options, fabric)
+
+    shapes = [
+        ShapeResult(
+            name=shape.anno_id,
+            pos=shape.pos,
+            truth=shape.instance,
+            found=instances,
+            log_std=embedding.log_std,
+            mean=embedding.mean,
+            truth_classes=target.gt_classes + first,
+        )
+        for shape, target, instances, (embedding, _) in zip(test.shapes, test.targets, found, tested, strict=True)
+    ]
+    shown = -(-options.report_shapes // fabric.world_size)
+    shapes = shapes[:: max(1, -(-len(shapes) // shown))]  # from all over the test set
+    return Evaluation(
+        name,
+        metric,
+        {"threshold": fit.threshold},
+        dict(zip(map(str, fit.grid), fit.metrics, strict=True)),
+        fit,
+        list(chain(*gather_in_order(fabric, shapes))),
+    )
+
+
+def evaluate_baselines(val: Split, test: Split, fabric: Fabric) -> list[Evaluation]:
+    """What one has without a network: clusters of the positions, parameters picked on validation as τ is."""
+
+    def mean_ap(found: Sequence[Clusters], targets: Sequence[EvaluationTargets]) -> float:
+        return float(score(found, targets, 1, 0, fabric).compute()["part_map"][1])
+
+    evaluations = []
+    for name, grid in BASELINES.items():
+        bar = partial(tqdm, desc=f"{name}, validation", unit="setting", disable=not fabric.is_global_zero)
+        fit = fit_baseline(grid, [shape.pos for shape in val.shapes], val.targets, mean_ap, progress=bar)
+        found = [fit.clusterer(shape.pos) for shape in test.shapes]
+        validation = dict(zip(map(str, fit.grid), fit.metrics, strict=True))
+        metric = score(found, test.targets, 1, 0, fabric)
+        evaluations.append(Evaluation(f"{name} on positions", metric, asdict(fit.clusterer), validation))
+    return evaluations
+
+
+def paper_rows(options: Options) -> dict[str, dict[float, float]]:
+    """What the paper's tables say of this category and level: method -> IoU threshold -> part mAP in per cent."""
+    rows: dict[str, dict[float, float]] = {}
+    if options.root is None:
+        return rows  # another data set, even where a category has the same name
+    with (PROJECT / "examples" / "paper" / "partnet_map.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["category"] == options.category and int(row["level"]) == options.level:
+                rows.setdefault(row["method"], {})[float(row["iou_threshold"])] = float(row["map_percent"])
+    return rows
+
+
+# --- results
+
+
+def table(evaluations: Sequence[Evaluation], classes: Sequence[str], options: Options) -> list[Table]:
+    """Methods × IoU thresholds, the paper's rows beside ours; and classes × thresholds of the first method."""
+    ious = evaluations[0].metric.iou_thresholds
+    heads = [f"{kind} @{iou:g}" for kind in ("part mAP", "shape mAP") for iou in ious]
+    rows = [Row(e.name, [float(v) for values in e.values().values() for v in values]) for e in evaluations]
+    for method, values in paper_rows(options).items():
+        rows.append(Row(f"{method} (paper)", [*(values.get(iou) for iou in ious), *[None] * len(ious)], quoted=True))
+    tables = [Table("Test split, per cent", heads, rows)]
+    if len(classes) > 1:
+        result = evaluations[0].metric.compute()
+        rows = [
+            Row(name, [int(result["class_gt_count"][c]), *(100 * result["class_ap"][:, c]).tolist()])
+            for c, name in enumerate(classes)
+            if result["class_valid"][c]
+        ]
+        tables.append(Table(f"Classes, {evaluations[0].name}", ["instances", *(f"AP @{iou:g}" for iou in ious)], rows))
+    return tables
+
+
+def print_table(shown: Table) -> None:
+    print(f"\n{shown.title}")
+    width = max(len(row.name) for row in shown.rows) + 2
+    print(" " * width + "".join(f"{head:>16}" for head in shown.columns))
+    for row in shown.rows:
+        cells = [f"{v:.1f}" if isinstance(v, float) else "–" if v is None else str(v) for v in row.values]
+        print(f"{row.name:<{width}}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+def section(
+    title: str,
+    text: str,
+    evaluations: Sequence[Evaluation],
+    classes: Sequence[str],
+    options: Options,
+    history: Sequence[Mapping[str, float]] = (),
+) -> Section:
+    """One part of the report: the first method's shapes, all methods' tables and curves."""
+    charts = precision_recall_charts({e.name: e.metric for e in evaluations}, classes)
+    charts += [replace(fit_chart(e.fit), title=f"Threshold: {e.name}") for e in evaluations if e.fit is not None]
+    if history:
+        charts.append(loss_chart([epoch["loss"] for epoch in history]))
+    return Section(
+        title=title,
+        text=text,
+        shapes=evaluations[0].shapes,
+        tables=table(evaluations, classes, options),
+        charts=charts,
+        classes=classes if options.class_agnostic else ["other", *classes],
+        noun="part",
+    )
+
+
+def write_metrics(
+    folder: Path,
+    evaluations: Sequence[Evaluation],
+    classes: Sequence[str],
+    options: Options,
+    history: Sequence[Mapping[str, float]] = (),
+) -> None:
+    """metrics.json with everything, metrics.csv with a line a number."""
+    lines = [("method", "source", "metric", "iou_threshold", "percent")]
+    methods = {}
+    for e in evaluations:
+        result, ious = e.metric.compute(), e.metric.iou_thresholds
+        by_class = dict(zip(classes, (100 * result["class_ap"]).T.tolist(), strict=True))
+        values = {name: v.tolist() for name, v in e.values().items()}
+        methods[e.name] = {
+            "parameters": e.parameters,
+            "validation_part_map_at_0.5": e.validation,
+            **values,
+            "class_ap": by_class,
+            "class_instances": dict(zip(classes, result["class_gt_count"].tolist(), strict=True)),
+        }
+        for name, numbers in {**values, **{f"AP {c}": v for c, v in by_class.items()}}.items():
+            lines += [(e.name, "measured", name, iou, round(v, 3)) for iou, v in zip(ious, numbers, strict=True)]
+    for method, values in paper_rows(options).items():
+        lines += [(method, "paper", "part mAP", iou, v) for iou, v in values.items()]
+    metrics = {
+        "methods": methods,
+        "iou_thresholds": evaluations[0].metric.iou_thresholds,
+        "paper": paper_rows(options),
+        "training": list(history),
+        "options": {name: str(v) if isinstance(v, Path | tuple) else v for name, v in asdict(options).items()},
+        "versions": versions(),
+    }
+    with replaced_file(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(without_nan(metrics), indent=2))
+    with replaced_file(folder / "metrics.csv") as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__, "probemb_lib": version("probemb-lib")}
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN, which is the AP of a class without ground truth."""
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def finish(
+    evaluations: Sequence[Evaluation],
+    sections: Sequence[Section],
+    classes: Sequence[str],
+    options: Options,
+    history: Sequence[Mapping[str, float]] = (),
+) -> None:
+    """Tables on the screen, files into the output folder."""
+    write_metrics(options.output, evaluations, classes, options, history)
+    shapes = [shape for part in sections for shape in part.shapes]
+    sheet = contact_sheet(shapes[:: -(-len(shapes) // 8)], options.output / "shapes.png", title="Test shapes")
+    settings = {"options": asdict(options), "versions": versions()}
+    page = write_report(options.output / "report.html", "Parts found in point clouds", sections, settings=settings)
+    for part in sections:
+        for shown in part.tables:
+            print_table(shown)
+    print(f"\nreport   {page}\npicture  {sheet}\nmetrics  {options.output / 'metrics.json'}")
+
+
+# --- what the commands do
+
+
+def run_training(options: Options, fabric: Fabric) -> tuple[Model, list[Evaluation], list[dict[str, float]]]:
+    root = prepare_data(options, fabric)
+    model, history = train_model(root, options, fabric)
+    val, test = Split(root, options, "val", fabric), Split(root, options, "test", fabric)
+    evaluations = [evaluate_model(options.embedding, model, root, val, test, options, fabric)]
+    if options.baselines:
+        evaluations += evaluate_baselines(val, test, fabric)
+    if fabric.is_global_zero:
+        model.save(options.output / "model.safetensors")
+    return model, evaluations, history
+
+
+def run_evaluation(options: Options, fabric: Fabric) -> tuple[tuple[str, ...], list[Evaluation]]:
+    models = {path: Model.load(path) for path in options.evaluate}
+    first = next(iter(models.values()))
+    options.class_agnostic = first.class_agnostic
+    resolve(options)  # checks again
+    root = prepare_data(options, fabric)
+    classes = read_classes_of(root, options)
+    val, test = Split(root, options, "val", fabric), Split(root, options, "test", fabric)
+    evaluations = []
+    for path, model in models.items():
+        if model.classes != classes:
+            raise SystemExit(f"{path} knows the classes {model.classes}, but the data have {classes}")
+        name = str(model.about["embedding"])
+        if [m.about["embedding"] for m in models.values()].count(name) > 1:
+            name = f"{name} ({path})"
+        evaluations.append(evaluate_model(name, model, root, val, test, options, fabric))
+    if options.baselines:
+        evaluations += evaluate_baselines(val, test, fabric)
+    return classes, evaluations
+
+
+def run_prediction(options: Options, fabric: Fabric) -> None:
+    """Segment the user's own clouds; results lie in the output folder under the names of the files."""
+    model = Model.load(options.evaluate[0])
+    first = 0 if model.background is None else 1
+    clouds = [cloud for path in options.predict for cloud in read_clouds(path)]
+    names = [cloud.name for cloud in clouds]
+    if len(set(names)) < len(names):
+        raise SystemExit(
+            f"--predict: results are named after the files, expected different names, got {', '.join(names)}"
+        )
+    shapes = []
+    for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
+        pos = unit_sphere(cloud.pos, options.up)
+        # As many points as in training; the others take what their nearest neighbour has.
+        order = torch.randperm(len(pos), generator=torch.Generator().manual_seed(options.seed))[: options.points]
+        embedding, probabilities = model.predict(Data(pos=torch.from_numpy(pos[order])), fabric)
+        found = greedy_cluster(
+            embedding, probabilities, threshold=model.about["threshold"], background=model.background
+        )
+        row = torch.from_numpy(nearest(pos, pos[order]))
+        embedding = embedding.select(row)
+        found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])
+        colors = (255 * instance_colors(len(found))).astype("uint8")
+        write_instances(options.output / cloud.name, cloud, found, embedding, colors)
+        rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
+        shapes.append(
+            ShapeResult(cloud.name, torch.from_numpy(pos), None, found, embedding.log_std, embedding.mean, rgb)
+        )
+        sizes = torch.bincount(found.label[found.label >= 0], minlength=len(found)).tolist()
+        names = [model.classes[int(c) - first] for c in found.semantic]
+        tqdm.write(
+            f"{cloud.name}: {len(found)} parts, largest "
+            + ", ".join(
+                f"{name} ({size} points)" for size, name in sorted(zip(sizes, names, strict=True), reverse=True)[:4]
+            )
+        )
+    classes = model.classes if first == 0 else ("other", *model.classes)
+    part = Section("Predicted clouds", shapes=shapes, classes=classes, noun="part")
+    page = write_report(options.output / "report.html", "Parts found in your clouds", [part])
+    print(f"\nresults  {options.output}/*.npz and *.ply\nreport   {page}")
 
 
 def main() -> None:
-    options = resolve(tyro.cli(Options, description=__doc__.splitlines()[0]))
-    seed_everything(options.seed)
-    options.output.mkdir(parents=True, exist_ok=True)
-
-    splits = {name: load(options, name, train=name == "train") for name in ("train", "val", "test")}
-    classes = getattr(splits["test"], "dataset", splits["test"]).classes
-    network = Network(len(classes) + 1, options.offset_scale).to(options.device)
-    print(
-        f"\n{options.category}, level {options.level}: {len(classes)} classes, "
-        + ", ".join(f"{len(data)} {name}" for name, data in splits.items())
-        + f" shapes; {options.epochs} epochs with {options.train_points} points a shape on {options.device}"
+    options = resolve(tyro.cli(Options, description=__doc__))
+    fabric = start_fabric(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        precision=options.precision,
+        log_dir=options.output / "tensorboard" if not options.evaluate else None,
     )
-    start = time.perf_counter()
-    history = train(network, splits["train"], options)
-    seconds = time.perf_counter() - start
-    save_file(network.state_dict(), options.output / "model.safetensors")
-
-    # Trained with complement=True, the background column tells points far from a centre, not points of no part:
-    # then all points are clustered, by the foreground column alone.
-    background = None if options.class_agnostic else 0
-    first_column = 1 if options.class_agnostic else 0
-
-    def outputs(shapes: Sequence[Data], name: str) -> list[tuple[GaussianEmbedding, Tensor]]:
-        predicted = predict(network, shapes, options, name)
-        return [(o.embedding, o.probabilities[:, first_column:]) for o in predicted]
-
-    def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
-        return float(evaluate(found, targets, len(classes), background).compute()["part_map"][1])
-
-    # The threshold with the best mAP at IoU 0.5 on validation, then the test set once.
-    val, test = list(splits["val"]), list(splits["test"])  # read once
-    validation = [evaluation_targets(data) for data in val]
-    grid = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8]
-    fit = fit_threshold(outputs(val, "val"), validation, mean_ap, grid, background=background)
-    tested, targets = outputs(test, "test"), [evaluation_targets(data) for data in test]
-    found = [greedy_cluster(*output, threshold=fit.threshold, background=background) for output in tested]
-    result = evaluate(found, targets, len(classes), background).compute()
-
-    shapes = [
-        ShapeResult(data.anno_id, data.pos, data.instance, instances, embedding.log_std)
-        for data, instances, (embedding, _) in zip(test, found, tested, strict=True)
-    ]
-    some = shapes[:: -(-len(shapes) // 6)]  # at most six, from all over the test set
-    picture = contact_sheet(some, options.output / "shapes.png", title="Test shapes, found parts at IoU 0.5")
-    metrics = {
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
-        "iou_thresholds": [0.25, 0.5, 0.75],
-        "part_map": result["part_map"].tolist(),
-        "shape_map": result["shape_map"].tolist(),
-        "class_ap": dict(zip(classes, result["class_ap"].T.tolist(), strict=True)),
-        "class_instances": dict(zip(classes, result["class_gt_count"].tolist(), strict=True)),
-        "threshold": fit.threshold,
-        "validation": dict(zip(map(str, fit.grid), fit.metrics, strict=True)),
-        "training_loss": history,
-        "training_seconds": seconds,
-        "torch": torch.__version__,
-    }
-    (options.output / "metrics.json").write_text(json.dumps(metrics, indent=2))
-
-    print(f"\nthreshold {fit.threshold} (validation mAP at 0.5: {fit.metric:.3f}), trained in {seconds / 60:.1f} min")
-    print(f"\n{len(targets)} test shapes{'IoU 0.25':>22}{'0.5':>10}{'0.75':>10}")
-    rows = {"part mAP": result["part_map"], "shape mAP": result["shape_map"]}
-    if len(classes) > 1:
-        rows |= {name: result["class_ap"][:, i] for i, name in enumerate(classes) if result["class_valid"][i]}
-    for name, values in rows.items():
-        print(f"{name:<24}" + "".join(f"{100 * v:10.1f}" for v in values))
-    print(f"\npicture  {picture}\nmetrics  {options.output / 'metrics.json'}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.predict:
+        run_prediction(options, fabric)
+        return
+    title = f"{options.category}, level {options.level}"
+    if options.evaluate:
+        classes, evaluations = run_evaluation(options, fabric)
+        text, history = f"Models: {', '.join(map(str, options.evaluate))}.", []
+    else:
+        model, evaluations, history = run_training(options, fabric)
+        classes, text = (
+            model.classes,
+            f"Trained for {options.epochs} epochs on {fabric.world_size} × {fabric.device.type}.",
+        )
+    if fabric.is_global_zero:
+        finish(evaluations, [section(title, text, evaluations, classes, options, history)], classes, options, history)
 
 
 if __name__ == "__main__":

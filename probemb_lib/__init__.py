@@ -5,9 +5,10 @@ Every point is a Gaussian, similarity is the Bhattacharyya kernel, and a greedy 
 
 from probemb_lib import convert, functional, labels, metrics
 from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
-from probemb_lib.cluster import Instances, ThresholdFit, fit_threshold, greedy_cluster
+from probemb_lib.cluster import ThresholdFit, fit_threshold, greedy_cluster
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.head import DeterministicHead, HeadOutput, ProbabilisticHead
+from probemb_lib.instances import Instances
 from probemb_lib.labels import LabelConvention
 from probemb_lib.losses.bce import InstanceBCELoss
 from probemb_lib.losses.center_aware import CenterAwareLoss
@@ -15,7 +16,10 @@ from probemb_lib.losses.combined import ProbabilisticEmbeddingLoss
 from probemb_lib.losses.cross_entropy import ScoreCrossEntropyLoss
 from probemb_lib.losses.dice import LogDiceLoss
 from probemb_lib.losses.entropy import EntropyRegularizer
+from probemb_lib.losses.learnable_margin import LearnableMarginLoss
 from probemb_lib.losses.seed_mse import SeedMSELoss
+from probemb_lib.margin import LearnableMarginHead, MarginOutput
+from probemb_lib.margin_clustering import MarginInstances, margin_cluster
 from probemb_lib.similarity import cosine_similarity, log_bhattacharyya, log_bhattacharyya_paired
 
 __version__ = "0.1.0"
@@ -30,7 +34,11 @@ __all__ = [
     "InstanceIndex",
     "Instances",
     "LabelConvention",
+    "LearnableMarginHead",
+    "LearnableMarginLoss",
     "LogDiceLoss",
+    "MarginInstances",
+    "MarginOutput",
     "ProbabilisticEmbeddingLoss",
     "ProbabilisticHead",
     "ScoreCrossEntropyLoss",
@@ -46,5 +54,6 @@ __all__ = [
     "labels",
     "log_bhattacharyya",
     "log_bhattacharyya_paired",
+    "margin_cluster",
     "metrics",
 ]

@@ -66,8 +66,8 @@ def test_python_snippets_run(
 ) -> None:
     if "torch_geometric" in code or "probemb_adapters.partnet" in code:
         pytest.importorskip("torch_geometric")
-    if CACHE in code:
-        monkeypatch.chdir(request.getfixturevalue("furniture_report")[0])
+    own_folder = request.getfixturevalue("tmp_path")  # snippets may write
+    monkeypatch.chdir(request.getfixturevalue("furniture_report")[0] if CACHE in code else own_folder)
     torch.manual_seed(0)
     exec(compile(code, str(page), "exec"), {"__name__": "snippet"})
 

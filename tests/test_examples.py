@@ -1,25 +1,43 @@
-"""The example as a user starts it, for a few steps."""
+"""The examples as a user starts them, for a few steps."""
 
+import csv
 import json
 import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from probemb_adapters.checkpoint import load_checkpoint
 from probemb_adapters.furniture import write_furniture
+from probemb_adapters.partnet_detection import write_detection
+from probemb_adapters.partnet_predictions import evaluate_files
 
 PROJECT = Path(__file__).resolve().parent.parent
-EXAMPLE = PROJECT / "examples" / "partnet_pointnet2.py"
-FEW_STEPS = ["--epochs", "1", "--max-shapes", "4", "--train-points", "256", "--points", "600", "--device", "cpu"]
+PARTNET = PROJECT / "examples" / "partnet_pointnet2.py"
+DEMO = PROJECT / "examples" / "demo.py"
+QUICK = ["--max-shapes", "4", "--points", "600", "--accelerator", "cpu"]
+FEW_STEPS = [*QUICK, "--epochs", "1", "--train-points", "256", "--batch-size", "2", "--width", "0.25"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'adapters'}"}
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'adapters'}"}
-    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment, timeout=300)
+def run(*arguments: object, script: Path = PARTNET, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=ENVIRONMENT, timeout=300)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return metrics
 
 
 @pytest.fixture(scope="module")
@@ -29,46 +47,183 @@ def furniture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_class_agnostic_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
-    done = run(*FEW_STEPS, "--batch-size", "2", "--output", tmp_path / "run")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The output folder of a class-agnostic training on the furniture with the baselines, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = run(*FEW_STEPS, "--baselines", "--local-geometry", "--output", folder)
     assert done.returncode == 0, done.stderr
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert list(metrics["class_ap"]) == ["part"]
-    assert len(metrics["part_map"]) == len(metrics["shape_map"]) == 3
-    assert all(0 <= ap <= 1 for ap in metrics["part_map"])
-    assert metrics["part_map"] == sorted(metrics["part_map"], reverse=True)  # a stricter IoU never finds more
-    assert math.isfinite(metrics["training_loss"][0])
+    return folder, done.stdout
+
+
+def test_training_evaluates_and_reports(trained: tuple[Path, str]) -> None:
+    folder, printed = trained
+    metrics = read_metrics(folder)
+    assert list(metrics["methods"]) == [
+        "probabilistic",
+        "DBSCAN on positions",
+        "HDBSCAN on positions",
+        "mean shift on positions",
+    ]
+    for method in metrics["methods"].values():
+        for name in ("part mAP", "shape mAP"):
+            assert len(method[name]) == 3
+            assert all(0 <= value <= 100 for value in method[name])
+            assert method[name] == sorted(method[name], reverse=True)  # a stricter IoU never finds more
+        assert list(method["class_ap"]) == ["part"]
+        assert method["parameters"]
+    assert math.isfinite(metrics["training"][0]["loss"])
     assert metrics["options"]["class_agnostic"] is True
-    picture = tmp_path / "run" / "shapes.png"
-    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert picture.stat().st_size > 50_000
-    table = next(line for line in done.stdout.splitlines() if line.startswith("part mAP"))
-    assert [float(v) for v in table.split()[2:]] == pytest.approx([100 * v for v in metrics["part_map"]], abs=0.051)
+    assert metrics["paper"] == {}
+    row = next(line for line in printed.splitlines() if line.startswith("probabilistic"))
+    values = metrics["methods"]["probabilistic"]
+    assert [float(v) for v in row.split()[1:]] == pytest.approx(values["part mAP"] + values["shape mAP"], abs=0.051)
+
+    lines = list(csv.DictReader((folder / "metrics.csv").open()))
+    line = next(
+        x for x in lines if (x["method"], x["metric"], x["iou_threshold"]) == ("probabilistic", "part mAP", "0.5")
+    )
+    assert float(line["percent"]) == pytest.approx(values["part mAP"][1], abs=1e-3)
+    assert (folder / "shapes.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    page = (folder / "report.html").read_text()
+    assert "DBSCAN on positions" in page
+    assert "plotly" in page.lower()
+    assert any((folder / "tensorboard").rglob("events*"))
+    assert not list(folder.rglob("*.tmp"))
 
 
-def test_partnet_root_takes_the_paper_settings_and_repeats(furniture: Path, tmp_path: Path) -> None:
-    arguments = [*FEW_STEPS, "--root", furniture, "--level", "3", "--workers", "0"]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_evaluating_the_checkpoint_gives_the_same_numbers(
+    trained: tuple[Path, str], tmp_path: Path, processes: int
+) -> None:
+    model = trained[0] / "model.safetensors"
+    done = run(*QUICK, "--evaluate", model, "--output", tmp_path, processes=processes)
+    assert done.returncode == 0, done.stderr
+    once, again = read_metrics(trained[0])["methods"]["probabilistic"], read_metrics(tmp_path)["methods"]
+    assert again == {"probabilistic": once}
+
+
+def test_predicting_files(trained: tuple[Path, str], tmp_path: Path) -> None:
+    pos = np.random.default_rng(0).random((900, 3)).astype(np.float32)
+    np.savez(tmp_path / "box.npz", pos=pos)
+    model = trained[0] / "model.safetensors"
+    out = tmp_path / "out"
+    done = run("--points", "600", "--evaluate", model, "--predict", tmp_path / "box.npz", "--up", "z", "--output", out)
+    assert done.returncode == 0, done.stderr
+    with np.load(out / "box.npz") as found:
+        np.testing.assert_array_equal(found["pos"], pos)
+        assert found["label"].shape == (900,)
+        assert 0 <= found["label"].max() < len(found["score"])
+        assert found["mean"].shape == (900, 3)
+    assert (out / "box.ply").stat().st_size > 900 * 12
+    assert "box" in (out / "report.html").read_text()
+    twice = run("--evaluate", model, "--predict", tmp_path / "box.npz", tmp_path / "box.npz", "--output", out)
+    assert twice.returncode != 0
+    assert "expected different names" in twice.stderr
+    alone = run("--predict", tmp_path / "box.npz", "--output", out)
+    assert alone.returncode != 0
+    assert "--predict needs one model" in alone.stderr
+
+
+def test_killed_and_resumed_with_the_paper_settings(furniture: Path, tmp_path: Path) -> None:
+    arguments = [
+        *QUICK,
+        "--train-points",
+        "256",
+        "--root",
+        furniture,
+        "--level",
+        "3",
+        "--workers",
+        "0",
+        "--epochs",
+        "6",
+    ]
+    arguments += ["--batch-size", "4", "--width", "0.25", "--epoch-shapes", "12"]
+    done = run(*arguments, "--output", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+
+    command = [sys.executable, str(PARTNET), *map(str, arguments), "--output", str(tmp_path / "killed")]
+    last = tmp_path / "killed" / "last.safetensors"
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        start = time.monotonic()
+        while not last.exists() and process.poll() is None and time.monotonic() - start < 120:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert 1 <= load_checkpoint(last)["epoch"] <= 6
+    done = run(*arguments, "--output", tmp_path / "killed", "--resume")
+    assert done.returncode == 0, done.stderr
+
+    whole, resumed = read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "killed")
+    assert whole["training"] == resumed["training"]
+    assert whole["methods"] == resumed["methods"]
+    assert whole["options"]["schedule"] == "halved"
+    assert whole["options"]["class_agnostic"] is False
+    assert len(whole["methods"]["probabilistic"]["class_ap"]) == 13
+    one, two = (load_checkpoint(tmp_path / name / "model.safetensors")["model"] for name in ("whole", "killed"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_official_files_give_the_same_numbers_and_are_read_as_network_ready_ones(
+    furniture: Path, tmp_path: Path
+) -> None:
+    steps = ["--train-points", "256", "--batch-size", "2", "--width", "0.25", "--epochs", "1", "--epoch-shapes", "4"]
+    done = run(
+        *steps, "--accelerator", "cpu", "--root", furniture, "--workers", "0", "--official-files", "--output", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = read_metrics(tmp_path)["methods"]["probabilistic"]
+    result = evaluate_files(tmp_path / "ins_seg_h5_gt" / "Furniture-1", tmp_path / "predictions", 1).compute()
+    np.testing.assert_allclose(100 * result["part_map"], metrics["part mAP"], rtol=0, atol=0)
+    np.testing.assert_allclose(100 * result["shape_map"], metrics["shape mAP"], rtol=1e-12)
+
+    ready = tmp_path / "ready"
+    shutil.copytree(furniture / "stats", ready / "stats")
+    for split in ("val", "test"):
+        write_detection(furniture, "Furniture", 1, split, output=ready)
+    arguments = ["--evaluate", tmp_path / "model.safetensors", *QUICK]
     results = []
-    for name in ("first", "second"):
-        done = run(*arguments, "--output", tmp_path / name)
+    for root in (furniture, ready):
+        done = run(*arguments, "--root", root, "--output", tmp_path / root.name)
         assert done.returncode == 0, done.stderr
-        results.append(json.loads((tmp_path / name / "metrics.json").read_text()))
-    assert results[0]["options"]["batch_size"] == 16
-    assert results[0]["options"]["halve_at"] == [0.1, 0.3]
-    assert results[0]["options"]["class_agnostic"] is False
-    assert len(results[0]["class_ap"]) == 13
-    for key in ("training_loss", "part_map", "class_ap", "threshold", "validation"):
-        assert results[0][key] == results[1][key], key
+        results.append(read_metrics(tmp_path / root.name)["methods"])
+    assert results[0] == results[1]
 
 
-def test_a_wrong_category_says_what_there_is(furniture: Path, tmp_path: Path) -> None:
+def test_errors_say_what_to_do(furniture: Path, tmp_path: Path) -> None:
     done = run(*FEW_STEPS, "--root", furniture, "--category", "Chair", "--output", tmp_path)
     assert done.returncode != 0
     assert "holds Furniture" in done.stderr
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    done = run(*QUICK, "--evaluate", tmp_path / "model.safetensors", "--output", tmp_path)
+    assert done.returncode != 0
+    assert "no readable safetensors file" in done.stderr
 
 
 def test_help_names_the_paper_values() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for text in ("--root", "--category", "--level", "paper: 500", "paper: 16", "paper: 0.001"):
-        assert text in done.stdout
+    for text in (
+        "--root",
+        "--category",
+        "--level",
+        "paper: 500",
+        "paper: 16",
+        "paper: 0.001",
+        "paper: rotated by up to 15",
+    ):
+        assert text in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    done = run("--epochs", "1", "--chairs", "8", "--shapes", "4", "--output", tmp_path, script=DEMO)
+    assert done.returncode == 0, done.stderr
+    methods = list(read_metrics(tmp_path)["methods"])
+    assert methods[0] == "probabilistic"
+    assert methods[-1] == "probabilistic, generated chairs"
+    page = (tmp_path / "report.html").read_text()
+    assert "Generated chairs, trained from scratch just now" in page
+    assert "Real furniture" in page

@@ -35,7 +35,11 @@ PUBLIC = [
     "InstanceIndex",
     "Instances",
     "LabelConvention",
+    "LearnableMarginHead",
+    "LearnableMarginLoss",
     "LogDiceLoss",
+    "MarginInstances",
+    "MarginOutput",
     "ProbabilisticEmbeddingLoss",
     "ProbabilisticHead",
     "ScoreCrossEntropyLoss",
@@ -51,12 +55,14 @@ PUBLIC = [
     "labels",
     "log_bhattacharyya",
     "log_bhattacharyya_paired",
+    "margin_cluster",
     "metrics",
 ]
 FUNCTIONAL = [
     "center_aware",
     "entropy_regularizer",
     "instance_bce",
+    "learnable_margin",
     "log_dice",
     "score_cross_entropy",
     "seed_mse",
@@ -188,9 +194,13 @@ def test_direction_of_imports() -> None:
         "probemb_lib.similarity": 1,
         "probemb_lib.head": 1,
         "probemb_lib.aggregate": 1,
+        "probemb_lib.instances": 1,
+        "probemb_lib.margin": 1,
         "probemb_lib.similarity_sums": 2,
+        "probemb_lib.lovasz": 2,
         "probemb_lib.losses": 3,
         "probemb_lib.cluster": 3,
+        "probemb_lib.margin_clustering": 3,
     }
 
     def layer(name: str) -> int | None:
@@ -316,6 +326,7 @@ def test_wheel_contents(wheel: Path) -> None:
     expected = {file.relative_to(ROOT).as_posix() for file in CORE.rglob("*.py")}
     expected |= {file.relative_to(ROOT / "adapters").as_posix() for file in ADAPTERS.rglob("*.py")}
     expected |= {"probemb_lib/py.typed", "probemb_adapters/py.typed"}
+    expected |= {"probemb_adapters/report.css", "probemb_adapters/report.js"}
     assert expected <= files
     assert {name.split("/")[0] for name in files} == {"probemb_lib", "probemb_adapters"}
     assert any(name.endswith("LICENSE") for name in names)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
 import pickle
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from straightforward import Shape as Problem
+from straightforward import partnet_ap as straightforward
+from straightforward import random_shape as random_problem
 
 import probemb_lib.metrics.partnet
 from probemb_lib.metrics import PartNetAP, average_precision
@@ -20,93 +24,10 @@ THRESHOLDS = (0.25, 0.5, 0.75)
 CASES = [f"case_{i:02}" for i in range(12)]
 
 
-class Problem(NamedTuple):
-    """The arguments of one update."""
-
-    pred_masks: np.ndarray
-    pred_classes: np.ndarray
-    pred_scores: np.ndarray
-    gt_instance: np.ndarray
-    gt_classes: np.ndarray
-    other: np.ndarray | None
-
-
-# --- a straightforward implementation: loops over predictions and GT, boolean and/or for each pair ---
-
-
-def straightforward(problems: list[Problem], num_classes: int, thresholds: tuple[float, ...]) -> dict:
-    """The protocol step by step; shares no code with the library."""
-    num_shapes = len(problems)
-    class_ap = np.zeros((len(thresholds), num_classes), np.float32)
-    shape_ap = np.zeros((len(thresholds), num_shapes), np.float32)
-    gt_count = np.zeros((num_shapes, num_classes), np.int64)
-    pred_count = np.zeros((num_shapes, num_classes), np.int64)
-    for t, threshold in enumerate(thresholds):
-        pooled: list[list[tuple[float, bool]]] = [[] for _ in range(num_classes)]
-        for b, x in enumerate(problems):
-            kept = np.ones(len(x.gt_instance), bool) if x.other is None else ~x.other
-            gts = [(x.gt_instance == g, c) for g, c in enumerate(x.gt_classes) if (x.gt_instance == g).any()]
-            gt_count[b] = [sum(c == k for _, c in gts) for k in range(num_classes)]
-            pred_count[b] = [np.sum(x.pred_classes == k) for k in range(num_classes)]
-            used = [False] * len(gts)
-            ranked: list[list[tuple[float, bool]]] = [[] for _ in range(num_classes)]
-            for p in sorted(range(len(x.pred_scores)), key=lambda p: -x.pred_scores[p]):
-                mask = x.pred_masks[p] & kept
-                best_iou, best = 0.0, -1
-                for g, (gt_mask, c) in enumerate(gts):
-                    if c == x.pred_classes[p] and not used[g]:
-                        iou = np.sum(mask & gt_mask) / float(np.sum(mask | gt_mask))
-                        if iou > best_iou:
-                            best_iou, best = iou, g
-                hit = best >= 0 and best_iou > threshold
-                if hit:
-                    used[best] = True
-                ranked[x.pred_classes[p]].append((x.pred_scores[p], hit))
-            present = (gt_count[b] > 0) | (pred_count[b] > 0)
-            if present.any():
-                ap = np.array([interpolated(ranked[k], gt_count[b, k]) for k in range(num_classes)], np.float32)
-                shape_ap[t, b] = np.sum(ap * present) / present.sum()
-            for k in range(num_classes):
-                pooled[k] += ranked[k]
-        class_ap[t] = [interpolated(pooled[k], gt_count[:, k].sum()) for k in range(num_classes)]
-    class_valid = gt_count.sum(axis=0) > 0
-    shape_valid = ((gt_count > 0) | (pred_count > 0)).any(axis=1)
-    return {
-        "class_ap": class_ap,
-        "class_valid": class_valid,
-        "class_gt_count": gt_count.sum(axis=0),
-        "part_map": plain_mean(class_ap, class_valid),
-        "shape_ap": shape_ap,
-        "shape_valid": shape_valid,
-        "shape_map": plain_mean(shape_ap, shape_valid),
-    }
-
-
-def interpolated(ranked: list[tuple[float, bool]], gt_count: int) -> float:
-    if gt_count == 0 or not ranked:
-        return 0.0
-    ranked = sorted(ranked, key=lambda pair: -pair[0])
-    points = [(np.float32(0), np.float32(1))]  # recall, precision
-    true = 0
-    for n, (_, hit) in enumerate(ranked, start=1):
-        true += hit
-        points.append((np.float32(true) / np.float32(gt_count), np.float32(true) / np.float32(n)))
-    ap = 0.0
-    for level in np.arange(0, 1.01, 0.01).astype(np.float32):
-        ap += float(max((p for r, p in points if r >= level), default=np.float32(0))) / 101
-    return ap
-
-
-def plain_mean(value: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    if not valid.any():
-        return np.full(len(value), np.nan)
-    return np.array([float(np.sum(row * valid)) / valid.sum() for row in value])
-
-
 # --- helpers ---
 
 
-def load_case(name: str) -> tuple[np.lib.npyio.NpzFile, list[Problem]]:
+def load_case(name: str) -> tuple[np.lib.npyio.NpzFile, list]:
     data = np.load(DATA / f"{name}.npz", allow_pickle=False)
     problems = []
     for b in range(int(data["num_shapes"])):
@@ -126,7 +47,7 @@ def load_case(name: str) -> tuple[np.lib.npyio.NpzFile, list[Problem]]:
     return data, problems
 
 
-def evaluate(problems: list[Problem], num_classes: int, thresholds: tuple[float, ...] = THRESHOLDS) -> PartNetAP:
+def evaluate(problems: list, num_classes: int, thresholds: tuple[float, ...] = THRESHOLDS) -> PartNetAP:
     metric = PartNetAP(num_classes, thresholds)
     for problem in problems:
         metric.update(*problem)
@@ -140,23 +61,8 @@ def assert_equal(result: dict, expected: dict) -> None:
         np.testing.assert_array_equal(result[key], expected[key], err_msg=key, strict=True)
 
 
-def random_problem(seed: int, num_points: int, num_pred: int, num_gt: int, num_classes: int) -> Problem:
-    """Contiguous GT, predictions that are shifted GT of mostly the right class."""
-    rng = np.random.default_rng(seed)
-    gt_instance = np.minimum(np.arange(num_points) * (num_gt + 1) // num_points, num_gt)
-    gt_instance[gt_instance == num_gt] = -1
-    gt_classes = rng.integers(num_classes, size=num_gt)
-    target = rng.integers(num_gt, size=num_pred)
-    width = num_points // (num_gt + 1)
-    shift = rng.integers(-width // 2, width // 2 + 1, size=num_pred)
-    masks = np.stack([np.roll(gt_instance == g, s) for g, s in zip(target, shift, strict=True)])
-    pred_classes = np.where(rng.random(num_pred) < 0.8, gt_classes[target], rng.integers(num_classes, size=num_pred))
-    scores = rng.random(num_pred).astype(np.float32)
-    return Problem(masks, pred_classes, scores, gt_instance, gt_classes, rng.random(num_points) < 0.05)
-
-
 @st.composite
-def shapes(draw: st.DrawFn, num_classes: int = 3) -> Problem:
+def shapes(draw: st.DrawFn, num_classes: int = 3) -> tuple:
     """Tiny shapes, where equal scores, equal IoU and IoU on a threshold are common."""
     num_points = draw(st.integers(0, 12))
     num_gt, num_pred = draw(st.integers(0, 4)), draw(st.integers(0, 6))
@@ -204,24 +110,35 @@ def test_official_curves() -> None:
 # --- the straightforward implementation ---
 
 
-@pytest.mark.parametrize("name", ["case_02", "case_05", "case_11"])
+@pytest.mark.parametrize("name", CASES)
 def test_straightforward_implementation_is_official(name: str) -> None:
     data, problems = load_case(name)
     result = straightforward(problems, int(data["num_classes"]), THRESHOLDS)
     for key, value in result.items():
-        np.testing.assert_array_equal(value, data[f"expected_{key}"], err_msg=key)
+        np.testing.assert_array_equal(value, data[f"expected_{key}"], err_msg=key)  # to the bit
+
+
+def test_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It compares to the bit what it times."""
+    benchmark = importlib.import_module("partnet_ap")
+    result = benchmark.measure(12, 300, 8, 12)
+    assert result["times_faster"] > 0
+    wrong = {**straightforward(benchmark.draw(0, 2, 300, 8), 10, THRESHOLDS), "part_map": np.zeros(3)}
+    monkeypatch.setattr(benchmark, "partnet_ap", lambda *_: wrong)
+    with pytest.raises(AssertionError, match="part_map"):
+        benchmark.measure(2, 300, 8, 2)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(problems=st.lists(shapes(), max_size=4), thresholds=st.sampled_from([THRESHOLDS, (0.0,), (0.5, 0.2)]))
-def test_equals_straightforward(problems: list[Problem], thresholds: tuple[float, ...]) -> None:
+def test_equals_straightforward(problems: list, thresholds: tuple[float, ...]) -> None:
     result = evaluate(problems, 3, thresholds).compute()
     assert_equal(result, straightforward(problems, 3, thresholds))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(problems=st.lists(shapes(), max_size=4), as_torch=st.booleans())
-def test_label_map_equals_masks(problems: list[Problem], as_torch: bool) -> None:
+def test_label_map_equals_masks(problems: list, as_torch: bool) -> None:
     convert = torch.from_numpy if as_torch else np.asarray
     by_label, by_mask = PartNetAP(3), PartNetAP(3)
     for x in problems:
@@ -326,9 +243,58 @@ def test_reset() -> None:
     assert_equal(metric.compute(), evaluate(problems, 5).compute())
 
 
-def test_state_keeps_no_masks() -> None:
-    x = random_problem(0, 20_000, 30, 10, 3)
-    assert len(pickle.dumps(evaluate([x], 3))) < 2_000
+@pytest.mark.parametrize("num_points", [1_000, 40_000])
+def test_state_grows_with_predictions_not_with_points(num_points: int) -> None:
+    problems = [random_problem(seed, num_points, 30, 10, 3) for seed in range(3)]
+    size = len(pickle.dumps(evaluate(problems, 3))) - len(pickle.dumps(evaluate(problems[:1], 3)))
+    assert size / 2 < 30 * (8 + 4 + len(THRESHOLDS)) + 10 * 8 + 300  # class, score, hits; GT class; the objects
+
+
+# --- several processes ---
+
+
+def evaluate_part(part: list) -> PartNetAP:
+    return evaluate(part, 4)
+
+
+def in_two_processes(problems: list) -> list[PartNetAP]:
+    """An evaluator of the first half, and one of the second, each from a process of its own."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(evaluate_part, [problems[:5], problems[5:]], chunksize=1)
+
+
+def merged(parts: list[PartNetAP]) -> dict:
+    metric = PartNetAP(4)
+    for part in parts:
+        metric.merge_state(part)
+    return metric.compute()
+
+
+def test_two_processes_give_the_result_of_one() -> None:
+    """Merged by rank, to the bit; the other way round, the shapes come in another order and all else is the same."""
+    problems = [random_problem(seed, 500, 20, 8, 4) for seed in range(10)]
+    first, second = in_two_processes(problems)
+    one = evaluate(problems, 4).compute()
+    assert 0.1 < one["part_map"][1] < 0.9
+    assert_equal(merged([first, second]), one)
+    swapped = merged([second, first])
+    assert_equal(swapped, evaluate(problems[5:] + problems[:5], 4).compute())
+    for key in ("class_ap", "class_valid", "class_gt_count", "part_map"):
+        np.testing.assert_array_equal(swapped[key], one[key], err_msg=key)
+    np.testing.assert_array_equal(np.roll(swapped["shape_ap"], 5, axis=1), one["shape_ap"])
+    np.testing.assert_allclose(swapped["shape_map"], one["shape_map"], rtol=1e-6)  # a float32 sum in another order
+
+
+def test_order_of_merging_decides_between_equal_scores() -> None:
+    """As the order of the shapes does in one process."""
+    problems = [random_problem(seed, 500, 20, 8, 4) for seed in range(10)]
+    problems = [x._replace(pred_scores=np.round(x.pred_scores, 1)) for x in problems]
+    first, second = in_two_processes(problems)
+    one = evaluate(problems, 4).compute()
+    swapped = merged([second, first])
+    assert_equal(merged([first, second]), one)
+    assert_equal(swapped, evaluate(problems[5:] + problems[:5], 4).compute())
+    assert (swapped["class_ap"] != one["class_ap"]).any()
 
 
 # --- inputs ---

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import h5py
@@ -19,7 +20,7 @@ from torch_geometric import seed_everything
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from probemb_adapters import partnet
+from probemb_adapters import _h5, partnet
 from probemb_adapters.partnet import (
     PartNetInstances,
     RandomTranslate,
@@ -432,10 +433,10 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"test-00\.h5, shape 0: no label is a leaf id .*anno_id 1005"):
             dataset(broken_root)[0]
 
-    @pytest.mark.parametrize("missing", ["h5py", "torch_geometric.data"])
-    def test_extra_missing(self, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    @pytest.mark.parametrize(("module", "missing"), [(_h5, "h5py"), (partnet, "torch_geometric.data")])
+    def test_extra_missing(self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, missing: str) -> None:
         monkeypatch.setitem(sys.modules, missing, None)
-        spec = importlib.util.spec_from_file_location("partnet_without_extra", partnet.__file__)
+        spec = importlib.util.spec_from_file_location("without_extra", module.__file__)
         assert spec is not None
         assert spec.loader is not None
         with pytest.raises(ImportError, match=r'pip install "probemb-lib\[partnet\]"'):

@@ -21,11 +21,12 @@ from probemb_adapters.pointnet2 import (
     ball_query,
     farthest_point_sample,
     interpolate,
+    local_covariance,
     nearest_neighbors,
 )
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-GEOMETRY = ["farthest_point_sample", "ball_query", "nearest_neighbors", "interpolate", "PointNet2"]
+GEOMETRY = ["farthest_point_sample", "ball_query", "nearest_neighbors", "interpolate", "local_covariance", "PointNet2"]
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +246,27 @@ def test_interpolate_gradient() -> None:
     assert to.grad is None
 
 
+@pytest.mark.parametrize("count", [4, 200])
+def test_local_covariance_is_that_of_the_neighbours(count: int) -> None:
+    x = cloud(2, 150, dtype=torch.float64)
+    x[0, 0] = 9.0  # a point without neighbours
+    got = local_covariance(x, 0.4, count).numpy()
+    for points, rows in zip(x.numpy(), got, strict=True):
+        for center, row in zip(points, rows, strict=True):
+            inside = points[((points - center) ** 2).sum(1) < 0.4**2][:count]
+            c = np.cov(inside.T, bias=True) / 0.4**2
+            np.testing.assert_allclose(row, [c[0, 0], c[1, 1], c[2, 2], c[0, 1], c[0, 2], c[1, 2]], atol=1e-12)
+
+
+def test_local_covariance_of_a_plane_is_flat_along_its_normal() -> None:
+    x = cloud(1, 2000)
+    x[..., 1] = 0.3
+    covariance = local_covariance(x, 0.2)
+    assert_close(covariance[..., [1, 3, 5]], torch.zeros(1, 2000, 3), rtol=0, atol=1e-12)
+    assert bool((covariance[..., [0, 2]] > 0.01).all())
+    assert not local_covariance(x.requires_grad_()).requires_grad
+
+
 def test_half_precision_is_computed_in_float32() -> None:
     x = cloud(1, 60).half()
     f = torch.randn(1, 60, 4).bfloat16()
@@ -418,6 +440,12 @@ def test_autocast(device: str, dtype: torch.dtype) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
+def test_half_the_width_has_a_quarter_of_the_parameters() -> None:
+    whole, half = (sum(p.numel() for p in PointNet2(width=width).parameters()) for width in (1.0, 0.5))
+    assert 0.24 < half / whole < 0.27
+    assert PointNet2(width=0.5, out_channels=96)(cloud(1, 20).expand(2, -1, -1)).shape == (2, 20, 96)
+
+
 def test_parameters_and_state() -> None:
     net = PointNet2(in_channels=3, out_channels=96)
     state = net.state_dict()
@@ -459,6 +487,7 @@ def call(name: str, x: Tensor) -> object:
         "ball_query": lambda: ball_query(x, x, 1.0),
         "nearest_neighbors": lambda: nearest_neighbors(x, x, 1),
         "interpolate": lambda: interpolate(x, x, torch.rand(1, 4, 2)),
+        "local_covariance": lambda: local_covariance(x),
         "PointNet2": lambda: PointNet2()(x),
     }[name]()
 
@@ -504,6 +533,8 @@ def test_bad_arguments() -> None:
 
 
 def test_bad_network_arguments() -> None:
+    with pytest.raises(ValueError, match="width: expected at least 1/64"):
+        PointNet2(width=0.001)
     with pytest.raises(ValueError, match="got -1 and 128"):
         PointNet2(-1)
     with pytest.raises(ValueError, match="got 0 and 0"):

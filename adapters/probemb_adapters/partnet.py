@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +24,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from probemb_adapters._h5 import check_arrays, open_h5
+
 try:
-    import h5py
     from torch_geometric.data import Data
-    from torch_geometric.transforms import BaseTransform, Compose, RandomJitter, RandomRotate
+    from torch_geometric.transforms import BaseTransform, Compose, RandomFlip, RandomJitter, RandomRotate
 except ImportError as error:
-    raise ImportError(
-        f'PartNet needs torch-geometric and h5py ({error}): pip install "probemb-lib[partnet]"'
-    ) from error
+    raise ImportError(f'PartNet needs torch-geometric ({error}): pip install "probemb-lib[partnet]"') from error
 
 POINTS = 10_000
 """PartNet's protocols use the first 10,000 points of a shape."""
+
+_Float = np.ndarray[Any, np.dtype[np.float32]]
+_Int = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class EvaluationTargets(NamedTuple):
@@ -50,6 +53,24 @@ class EvaluationTargets(NamedTuple):
     other: Tensor
 
 
+class PartNetShape(NamedTuple):
+    """One shape in the order of its file.
+
+    Attributes:
+        pos: (P, 3) float32, the first P ≤ 10,000 points.
+        instance: (P,) int64, the row of `classes` that owns the point, or −1 on other points.
+        classes: (G,) int64, the **1-based** class of each instance; each has a point.
+        anno_id: PartNet's annotation id.
+        shape_id: {file}/{row}, such as test-00/12.
+    """
+
+    pos: _Float
+    instance: _Int
+    classes: _Int
+    anno_id: str
+    shape_id: str
+
+
 class _Shape(NamedTuple):
     """Where a shape lies and what the json says of it."""
 
@@ -60,7 +81,88 @@ class _Shape(NamedTuple):
     leaves: frozenset[int]  # leaf ids named anywhere in the record, on any level
 
 
-class PartNetInstances(Dataset[Data]):
+class PartNetDataset(Dataset[Data]):
+    """What the layouts of PartNet's files share: the order of the points, the item, its transform.
+
+    A layout derives from it and says how to read a shape; see :class:`PartNetInstances` for the item.
+
+    Args:
+        part_paths: the part paths of the level, in the order of their ids.
+        shape_ids: {file}/{row} of each shape.
+        num_points, transform, class_agnostic, random_points: as in :class:`PartNetInstances`.
+
+    Attributes:
+        classes: part paths; class c of ``semantic`` is ``classes[c - 1]``.
+        shape_ids: {file}/{row} of each item.
+    """
+
+    def __init__(
+        self,
+        part_paths: tuple[str, ...],
+        shape_ids: Sequence[str],
+        *,
+        num_points: int,
+        transform: Callable[[Data], Data] | None,
+        class_agnostic: bool,
+        random_points: bool,
+    ) -> None:
+        self.classes = ("part",) if class_agnostic else part_paths
+        self.shape_ids = tuple(shape_ids)
+        self.num_points = num_points
+        self.transform = transform
+        self.class_agnostic = class_agnostic
+        self.random_points = random_points
+
+    @property
+    def num_classes(self) -> int:
+        """Columns of the score: the part classes and column 0, the background ("other")."""
+        return len(self.classes) + 1
+
+    def __len__(self) -> int:
+        return len(self.shape_ids)
+
+    def __getitem__(self, index: int) -> Data:
+        shape = self.read(index)
+        order = self._order(shape)
+        instance, classes = drop_empty(shape.instance[order], shape.classes)
+        data = Data(
+            pos=torch.from_numpy(shape.pos[order]),
+            instance=torch.from_numpy(instance),
+            semantic=torch.from_numpy(np.append(classes, 0)[instance]),  # the last is for −1: other
+            other=torch.from_numpy(instance < 0),
+            point=torch.from_numpy(order),
+            anno_id=shape.anno_id,
+            shape_id=shape.shape_id,
+        )
+        return data if self.transform is None else self.transform(data)
+
+    def read(self, index: int) -> PartNetShape:
+        """A shape as it lies in the file: its first 10,000 points in their order, no transform.
+
+        Raises:
+            IndexError: no such shape.
+            ValueError, OSError: as the data set.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"shape {index} of a split of {len(self)}")
+        return self._read(index)
+
+    @abstractmethod
+    def _read(self, index: int) -> PartNetShape: ...
+
+    def _order(self, shape: PartNetShape) -> _Int:
+        """Rows of the file, in the order of the item."""
+        if self.random_points:
+            permutation = torch.randperm(len(shape.pos))
+        else:
+            # By annotation, not by position: the same order whatever else is in the split.
+            generator = torch.Generator().manual_seed(zlib.crc32(shape.anno_id.encode()))
+            permutation = torch.randperm(len(shape.pos), generator=generator)
+        order: _Int = permutation[: self.num_points].numpy()
+        return order
+
+
+class PartNetInstances(PartNetDataset):
     """One category, level and split of PartNet, read from the published files; nothing is cached on disk.
 
     An item is a `torch_geometric.data.Data` of N = ``num_points`` points::
@@ -120,55 +222,25 @@ class PartNetInstances(Dataset[Data]):
         class_agnostic: bool = False,
         random_points: bool | None = None,
     ) -> None:
-        if not 1 <= num_points <= POINTS:
-            raise ValueError(
-                f"num_points must be 1 … {POINTS} (the points that PartNet's protocols use), got {num_points}"
-            )
-        paths = _split_files(Path(root), category, split)
+        check_num_points(num_points)
+        paths = split_files(Path(root) / "ins_seg_h5", category, split)
         part_paths = read_classes(root, category, level)
         class_of = {path: 1 if class_agnostic else c for c, path in enumerate(part_paths, start=1)}
-        self.classes = ("part",) if class_agnostic else part_paths
-        self.num_points = num_points
-        self.transform = transform
-        self.random_points = split == "train" if random_points is None else random_points
         self._shapes = [shape for path in paths for shape in _read_shapes(path, class_of, num_points)]
+        super().__init__(
+            part_paths,
+            [f"{shape.path.stem}/{shape.row}" for shape in self._shapes],
+            num_points=num_points,
+            transform=transform,
+            class_agnostic=class_agnostic,
+            random_points=split == "train" if random_points is None else random_points,
+        )
 
-    @property
-    def num_classes(self) -> int:
-        """Columns of the score: the part classes and column 0, the background ("other")."""
-        return len(self.classes) + 1
-
-    def __len__(self) -> int:
-        return len(self._shapes)
-
-    def __getitem__(self, index: int) -> Data:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"shape {index} of a split of {len(self)}")
+    def _read(self, index: int) -> PartNetShape:
         shape = self._shapes[index]
         pos, label = _read_points(shape)
-        order = self._order(shape, len(label))
-        instance, semantic = _label_points(shape, label[order])
-        data = Data(
-            pos=torch.from_numpy(pos[order]),
-            instance=torch.from_numpy(instance),
-            semantic=torch.from_numpy(semantic),
-            other=torch.from_numpy(instance < 0),
-            point=torch.from_numpy(order),
-            anno_id=shape.anno_id,
-            shape_id=f"{shape.path.stem}/{shape.row}",
-        )
-        return data if self.transform is None else self.transform(data)
-
-    def _order(self, shape: _Shape, available: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Rows of the file, in the order of the item."""
-        if self.random_points:
-            permutation = torch.randperm(available)
-        else:
-            # By annotation, not by position: the same order whatever else is in the split.
-            generator = torch.Generator().manual_seed(zlib.crc32(shape.anno_id.encode()))
-            permutation = torch.randperm(available, generator=generator)
-        order: np.ndarray[Any, np.dtype[np.int64]] = permutation[: self.num_points].numpy()
-        return order
+        instance, classes = _label_points(shape, label)
+        return PartNetShape(pos, instance, classes, shape.anno_id, self.shape_ids[index])
 
 
 def read_classes(root: str | Path, category: str, level: int) -> tuple[str, ...]:
@@ -263,15 +335,63 @@ def paper_augmentation(*, jitter: float = 0.01, translation: float = 0.01, degre
     return Compose([*rotations, RandomTranslate(translation), RandomJitter(jitter)])
 
 
-def _split_files(root: Path, category: str, split: str) -> list[Path]:
-    """The h5 files of a split, in the order of their numbers."""
-    data = root / "ins_seg_h5"
-    if not data.is_dir():
-        raise FileNotFoundError(f"{data} is missing: root must be the folder that holds PartNet's ins_seg_h5 and stats")
-    folder = data / category
+class RandomStretch(BaseTransform):
+    """Multiplies each axis by a factor of its own, e^u with u uniform in ±``limit``, drawn from torch's global RNG.
+
+    >>> RandomStretch(0.2)(Data(pos=torch.ones(4, 3))).pos.shape
+    torch.Size([4, 3])
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def forward(self, data: Data) -> Data:
+        data.pos = data.pos * data.pos.new_empty(data.pos.shape[1]).uniform_(-self.limit, self.limit).exp()
+        return data
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.limit})"
+
+
+def upright_augmentation(*, stretch: float = 0.15, jitter: float = 0.005) -> Compose:
+    """Mirrored left to right half of the time, stretched by up to e^±``stretch`` an axis, jittered; never rotated.
+
+    For shapes that all stand upright and face one way, as PartNet's do: quicker to learn than rotated ones.
+
+    >>> upright_augmentation()(Data(pos=torch.rand(5, 3))).pos.shape
+    torch.Size([5, 3])
+    """
+    return Compose([RandomFlip(axis=0), RandomStretch(stretch), RandomJitter(jitter)])
+
+
+def check_num_points(num_points: int) -> None:
+    """Raises a ValueError unless ``num_points`` is 1 … 10,000."""
+    if not 1 <= num_points <= POINTS:
+        raise ValueError(f"num_points must be 1 … {POINTS} (the points that PartNet's protocols use), got {num_points}")
+
+
+def check_enough(path: Path, available: int, num_points: int) -> None:
+    """Raises a ValueError that names the file if its shapes have fewer points than an item shall have."""
+    if available < num_points:
+        raise ValueError(
+            f"{path} has {available} points a shape: pass num_points={available} or fewer, not {num_points}"
+        )
+
+
+def split_files(layout: Path, name: str, split: str) -> list[Path]:
+    """The files {layout}/{name}/{split}-*.h5, in the order of their numbers.
+
+    Raises:
+        FileNotFoundError: there is none; the message lists what there is.
+    """
+    if not layout.is_dir():
+        raise FileNotFoundError(
+            f"{layout} is missing: root must be the folder that holds PartNet's {layout.name} and stats"
+        )
+    folder = layout / name
     if not folder.is_dir():
-        found = sorted(p.name for p in data.iterdir() if p.is_dir())
-        raise FileNotFoundError(f"{folder} is missing: {data} holds {', '.join(found) or 'no category'}")
+        found = sorted(p.name for p in layout.iterdir() if p.is_dir())
+        raise FileNotFoundError(f"{folder} is missing: {layout} holds {', '.join(found) or 'no category'}")
     paths = sorted(folder.glob(f"{split}-*.h5"))
     if not paths:
         found = sorted({p.name.rpartition("-")[0] for p in folder.glob("*-*.h5")})
@@ -284,18 +404,30 @@ def _read_shapes(path: Path, class_of: dict[str, int], num_points: int) -> list[
     json_path = path.with_suffix(".json")
     if not json_path.is_file():
         raise FileNotFoundError(f"{json_path} is missing: PartNet has it beside {path.name}")
-    try:
-        records = json.loads(json_path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{json_path} is no JSON ({error}): unpack it again") from error
-    if not isinstance(records, list):
-        raise ValueError(f"{json_path}: expected a list with one record a shape, got {type(records).__name__}")
-    count = _check_h5(path, num_points)
+    records = read_records(json_path)
+    sizes = check_arrays(path, {"pts": (("B", "N", 3), "floats"), "label": (("B", "N"), "integers")})
+    check_enough(path, sizes["N"], num_points)
+    count = sizes["B"]
     if len(records) != count:
         raise ValueError(
             f"{json_path} has {len(records)} records but {path.name} has {count} shapes: unpack both again"
         )
     return [_read_record(path, row, record, class_of) for row, record in enumerate(records)]
+
+
+def read_records(path: Path) -> list[Any]:
+    """The records of a json file, one a shape.
+
+    Raises:
+        ValueError: it is no JSON, or no list.
+    """
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): unpack it again") from error
+    if not isinstance(records, list):
+        raise ValueError(f"{path}: expected a list with one record a shape, got {type(records).__name__}")
+    return records
 
 
 def _read_record(path: Path, row: int, record: Any, class_of: dict[str, int]) -> _Shape:
@@ -316,42 +448,18 @@ def _read_record(path: Path, row: int, record: Any, class_of: dict[str, int]) ->
     )
 
 
-def _check_h5(path: Path, num_points: int) -> int:
-    """The number of shapes of a well-formed file."""
-    try:
-        with h5py.File(path, "r") as file:
-            found = {name: (file[name].shape, file[name].dtype) for name in ("pts", "label") if name in file}
-    except OSError as error:
-        raise OSError(f"{path} is no readable HDF5 file, perhaps truncated ({error}): unpack it again") from error
-    shape, dtype = found.get("pts", ((), None))
-    if len(shape) != 3 or shape[2] != 3 or dtype.kind != "f":
-        raise ValueError(f"{path}: expected pts (B, N, 3) of floats, got {_describe(found, 'pts')}")
-    if shape[1] < num_points:
-        raise ValueError(f"{path} has {shape[1]} points a shape: pass num_points={shape[1]} or fewer, not {num_points}")
-    label_shape, label_dtype = found.get("label", ((), None))
-    if label_shape != shape[:2] or label_dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: expected label {shape[:2]} of integers as pts has it, got {_describe(found, 'label')}"
-        )
-    return int(shape[0])
-
-
-def _describe(found: dict[str, tuple[tuple[int, ...], Any]], name: str) -> str:
-    return "{} {}".format(*found[name]) if name in found else f"no {name}"
-
-
-def _read_points(
-    shape: _Shape,
-) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Positions (P, 3) and leaf ids (P,) of the first P ≤ 10,000 points of a shape."""
-    try:
-        with h5py.File(shape.path, "r") as file:
-            pos = file["pts"][shape.row, :POINTS].astype(np.float32, copy=False)
-            label = file["label"][shape.row, :POINTS].astype(np.int64, copy=False)
-    except OSError as error:
-        raise OSError(f"{shape.path}, shape {shape.row} cannot be read ({error}): unpack the file again") from error
+def check_finite(pos: _Float, path: Path, row: int) -> None:
+    """Raises a ValueError that names the file and the shape if a coordinate is not finite."""
     if not np.isfinite(pos).all():
-        raise ValueError(f"{shape.path}, shape {shape.row}: pts holds a NaN or an infinity: unpack the file again")
+        raise ValueError(f"{path}, shape {row}: pts holds a NaN or an infinity: unpack the file again")
+
+
+def _read_points(shape: _Shape) -> tuple[_Float, _Int]:
+    """Positions (P, 3) and leaf ids (P,) of the first P ≤ 10,000 points of a shape."""
+    with open_h5(shape.path, f"shape {shape.row}") as file:
+        pos = file["pts"][shape.row, :POINTS].astype(np.float32, copy=False)
+        label = file["label"][shape.row, :POINTS].astype(np.int64, copy=False)
+    check_finite(pos, shape.path, shape.row)
     if shape.leaves and shape.leaves.isdisjoint(np.unique(label).tolist()):
         raise ValueError(
             f"{shape.path}, shape {shape.row}: no label is a leaf id of the json (anno_id {shape.anno_id}): "
@@ -360,18 +468,22 @@ def _read_points(
     return pos, label
 
 
-def _label_points(
-    shape: _Shape, label: np.ndarray[Any, np.dtype[np.int64]]
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Instance and class of each point from its leaf id; rows of instances without a point are left out."""
+def _label_points(shape: _Shape, label: _Int) -> tuple[_Int, _Int]:
+    """Instance of each point, from its leaf id, and the class of each instance that has a point."""
     leaves, leaf = np.unique(label, return_inverse=True)
     column = {int(value): i for i, value in enumerate(leaves)}
     part_of_leaf = np.full(len(leaves), -1, dtype=np.int64)
     for part, (_, ids) in enumerate(shape.parts):
         part_of_leaf[[column[i] for i in ids if i in column]] = part
-    present, dense = np.unique(part_of_leaf[part_of_leaf >= 0], return_inverse=True)
-    instance_of_leaf = np.full(len(leaves), -1, dtype=np.int64)
-    instance_of_leaf[part_of_leaf >= 0] = dense
-    classes = np.array([shape.parts[part][0] for part in present] + [0], dtype=np.int64)  # last, for −1: other
-    instance = instance_of_leaf[leaf]
-    return instance, classes[instance]
+    return drop_empty(part_of_leaf[leaf], np.array([c for c, _ in shape.parts], dtype=np.int64))
+
+
+def drop_empty(instance: _Int, classes: _Int) -> tuple[_Int, _Int]:
+    """Leave out the instances without a point: (N,) rows of classes or −1, and the classes that are left.
+
+    >>> drop_empty(np.array([2, -1, 0, 2]), np.array([7, 8, 9]))
+    (array([ 1, -1,  0,  1]), array([7, 9]))
+    """
+    has_point = np.bincount(instance + 1, minlength=len(classes) + 1)[1:] > 0
+    row = np.append(np.cumsum(has_point) - 1, -1)  # the last is for −1
+    return row[instance], classes[has_point]

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from probemb_lib.gaussian import at_least_float32
 
-__all__ = ["PointNet2", "ball_query", "farthest_point_sample", "interpolate", "nearest_neighbors"]
+__all__ = ["PointNet2", "ball_query", "farthest_point_sample", "interpolate", "local_covariance", "nearest_neighbors"]
 
 
 # --- geometry: indices and distances, none of which carries a gradient ---
@@ -258,6 +258,40 @@ def interpolate(
     return carried.view(*index.shape[:2], features.shape[2])
 
 
+@torch.no_grad()
+def local_covariance(positions: Tensor, radius: float = 0.1, count: int = 32) -> Tensor:
+    """How the points around each point spread: their covariance, an input feature made of the positions alone.
+
+    On a plane it tells the normal, without a sign; on an edge, a rod or a rim it differs from that of a plane. It turns
+    with the cloud, and depends on the density of the points only through chance.
+
+    Args:
+        positions: (B, N, 3).
+        radius: of the neighbourhood, in the unit of the positions.
+        count: neighbours at most, the first by index as in :func:`ball_query`.
+
+    Returns:
+        (B, N, 6) without gradient: xx, yy, zz, xy, xz, yz, in units of radius².
+
+    Raises:
+        TypeError, ValueError: as :func:`ball_query`.
+
+    >>> flat = torch.tensor([[[0.0, 0, 0], [0.05, 0, 0], [0, 0.05, 0], [0.05, 0.05, 0]]])
+    >>> local_covariance(flat)[0, 0]
+    tensor([0.0625, 0.0625, 0.0000, 0.0000, 0.0000, 0.0000])
+    """
+    positions = _checked(positions, "positions")
+    index = ball_query(positions, positions, radius, count)  # (B, N, S)
+    counted = torch.ones_like(index, dtype=positions.dtype)
+    counted[..., 1:] = (index[..., 1:] != index[..., :1]).to(positions.dtype)  # not the repetitions of the first
+    counted /= counted.sum(-1, keepdim=True)
+    offsets = F.embedding(_rows(index, positions.shape[1]), positions.flatten(0, 1)) - positions[:, :, None]
+    offsets /= radius
+    offsets -= (offsets * counted[..., None]).sum(2, keepdim=True)
+    first, second = offsets[..., [0, 1, 2, 0, 0, 1]], offsets[..., [0, 1, 2, 1, 2, 2]]
+    return (first * second * counted[..., None]).sum(2)
+
+
 def _squared_distance(points: Tensor, planes: Tensor) -> Tensor:
     """(A, 3) points, (3, W) coordinates of others -> (A, W), from differences: |x|² - 2xy + |y|² cancels."""
     square = (points[:, 0, None] - planes[0]).square_()
@@ -316,27 +350,31 @@ class PointNet2(nn.Module):
     Args:
         in_channels: C, features a point beside its position (colour, normal); 0 for none.
         out_channels: width of the output.
+        width: factor of all other widths; 0.5 has a quarter of the parameters and of the arithmetic.
 
     Raises:
-        ValueError: in_channels < 0 or out_channels < 1.
+        ValueError: in_channels < 0, out_channels < 1, or width too small for a channel a layer.
 
     >>> net = PointNet2(in_channels=3)
     >>> net(torch.rand(2, 100, 3), torch.rand(2, 100, 3)).shape
     torch.Size([2, 100, 128])
     """
 
-    def __init__(self, in_channels: int = 0, out_channels: int = 128) -> None:
+    def __init__(self, in_channels: int = 0, out_channels: int = 128, *, width: float = 1.0) -> None:
         super().__init__()
         if in_channels < 0 or out_channels < 1:
             raise ValueError(f"expected in_channels >= 0 and out_channels >= 1, got {in_channels} and {out_channels}")
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.sa1 = _SharedMLP(3 + in_channels, [64, 64, 128])
-        self.sa2 = _SharedMLP(3 + 128, [128, 128, 256])
-        self.sa3 = _SharedMLP(3 + 256, [256, 512, 1024])
-        self.fp3 = _SharedMLP(256 + 1024, [256, 256])
-        self.fp2 = _SharedMLP(128 + 256, [256, 128])
-        self.fp1 = _SharedMLP(3 + in_channels + 128, [128, out_channels])
+        w64, w128, w256, w512, w1024 = (round(channels * width) for channels in (64, 128, 256, 512, 1024))
+        if w64 < 1:
+            raise ValueError(f"width: expected at least 1/64, for a channel a layer, got {width}")
+        self.sa1 = _SharedMLP(3 + in_channels, [w64, w64, w128])
+        self.sa2 = _SharedMLP(3 + w128, [w128, w128, w256])
+        self.sa3 = _SharedMLP(3 + w256, [w256, w512, w1024])
+        self.fp3 = _SharedMLP(w256 + w1024, [w256, w256])
+        self.fp2 = _SharedMLP(w128 + w256, [w256, w128])
+        self.fp1 = _SharedMLP(3 + in_channels + w128, [w128, out_channels])
 
     def forward(self, positions: Tensor, features: Tensor | None = None) -> Tensor:
         """Features (B, N, out_channels) from positions (B, N, 3) and features (B, N, in_channels).

@@ -4,39 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probemb_adapters.files import replaced_file
 from probemb_lib import Instances
 
 try:
     import matplotlib
+    from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError(f'pictures need matplotlib ({error}): pip install "probemb-lib[viz]"') from error
 
 GREY = (0.82, 0.82, 0.82)
 WRONG = (0.85, 0.1, 0.1)
+_HUES = (  # strong, light and dark shades; no red, which says "false", and no grey, which says "none"
+    "#1f77b4 #ff7f0e #2ca02c #9467bd #e377c2 #17becf #bcbd22",
+    "#8ab8e6 #ffbb78 #8fd98f #c5b0d5 #f7b6d2 #8fe0e8 #dbdb6d",
+    "#0b3c66 #9c4a00 #12601c #4d2a7a #8c2f75 #0b666f #6b6c10",
+)
 
 
 class ShapeResult(NamedTuple):
-    """One shape with its ground truth and what was found.
+    """One shape with what was found in it, and its ground truth if there is one.
 
     Attributes:
         name: title of the row.
-        pos: (N, 3), y up.
-        truth: (N,) instance of each point, −1 none.
+        pos: (N, 3).
+        truth: (N,) instance of each point, negative: none. None: there is no ground truth.
         found: what :func:`probemb_lib.greedy_cluster` returned for the same points.
+        log_std: (N, D) or (N, 1), ln σ of the embedding.
+        mean: (N, D), μ of the embedding, if it is to be shown.
+        rgb: (N, 3) colour of the input, uint8 or a fraction of one, if it has any.
+        truth_classes: (G,) class of each true instance, numbered as ``found.semantic``. With it, only instances of
+            the same class match, as in the evaluation; without it, classes are not looked at.
+        up: the coordinate that points up.
     """
 
     name: str
     pos: Tensor
-    truth: Tensor
+    truth: Tensor | None
     found: Instances
     log_std: Tensor
+    mean: Tensor | None = None
+    rgb: Tensor | None = None
+    truth_classes: Tensor | None = None
+    up: Literal["y", "z"] = "y"
+
+
+class Matches(NamedTuple):
+    """Which found instance is which true one, for K found and G true instances.
+
+    Attributes:
+        true_of_found: (K,) int64, the true instance, −1 false.
+        found_of_true: (G,) int64, the found instance, −1 missed.
+        iou: (K, G), classes not looked at.
+        present: (G,) bool, the true instance has points.
+    """
+
+    true_of_found: Tensor
+    found_of_true: Tensor
+    iou: Tensor
+    present: Tensor
 
 
 def match_instances(truth: Tensor, label: Tensor, iou_threshold: float = 0.5) -> Tensor:
@@ -46,7 +79,7 @@ def match_instances(truth: Tensor, label: Tensor, iou_threshold: float = 0.5) ->
     masks, as PartNet's evaluation does.
 
     Args:
-        truth: (N,) instance of each point, −1 none.
+        truth: (N,) instance of each point, negative: none.
         label: (N,) row of the found instance, −1 none.
 
     Returns:
@@ -55,21 +88,62 @@ def match_instances(truth: Tensor, label: Tensor, iou_threshold: float = 0.5) ->
     >>> match_instances(torch.tensor([0, 0, 1, 1, -1]), torch.tensor([1, 1, 0, 1, 0]))
     tensor([-1,  0])
     """
-    rows, columns = int(label.max()) + 1 if len(label) else 0, int(truth.max()) + 1 if len(truth) else 0
-    if rows == 0 or columns == 0:
-        return torch.full((rows,), -1, dtype=torch.int64)
+    return _above(_iou(truth, label, _count(label), _count(truth)), iou_threshold)
+
+
+def match_shape(shape: ShapeResult, iou_threshold: float = 0.5) -> Matches:
+    """Found and true instances of a shape that belong together, by IoU and, where the shape has them, by classes.
+
+    Raises:
+        ValueError: the shape has no ground truth, or fewer classes than true instances; the threshold is below 0.5,
+            where a match is not unique.
+    """
+    if shape.truth is None:
+        raise ValueError(f"{shape.name}: expected ground truth to match with, got none")
+    if iou_threshold < 0.5:
+        raise ValueError(f"iou_threshold: expected at least 0.5, where a match is unique, got {iou_threshold}")
+    truth, label, classes = shape.truth.cpu(), shape.found.label.cpu(), shape.truth_classes
+    iou = _iou(truth, label, len(shape.found), _count(truth))  # (K, G)
+    same = torch.ones_like(iou, dtype=torch.bool)
+    if classes is not None:
+        if len(classes) < iou.shape[1]:
+            raise ValueError(
+                f"{shape.name}: expected truth_classes for {iou.shape[1]} true instances, got {len(classes)}"
+            )
+        same = shape.found.semantic.cpu()[:, None] == classes.cpu()[: iou.shape[1]]
+    true_of_found = _above(iou * same, iou_threshold)
+    return Matches(
+        true_of_found,
+        _above((iou * same).T, iou_threshold),
+        iou,
+        torch.bincount(truth[truth >= 0], minlength=iou.shape[1]) > 0,
+    )
+
+
+def _count(ids: Tensor) -> int:
+    return max(int(ids.max()) + 1, 0) if len(ids) else 0
+
+
+def _iou(truth: Tensor, label: Tensor, rows: int, columns: int) -> Tensor:
+    """(rows, columns) IoU of found and true instances, over the points of true instances."""
     both = (label >= 0) & (truth >= 0)
     overlap = torch.bincount(label[both] * columns + truth[both], minlength=rows * columns).view(rows, columns)
     union = overlap.sum(1, keepdim=True) + torch.bincount(truth[truth >= 0], minlength=columns) - overlap
-    iou, best = (overlap / union.clamp_min(1)).max(1)
-    return torch.where(iou > iou_threshold, best, -1)
+    return overlap / union.clamp_min(1)
+
+
+def _above(iou: Tensor, threshold: float) -> Tensor:
+    """Column of the highest IoU in each row, −1 where it is not above the threshold."""
+    if iou.shape[1] == 0:
+        return torch.full((iou.shape[0],), -1, dtype=torch.int64)
+    best, at = iou.max(1)
+    return torch.where(best > threshold, at, -1)
 
 
 def instance_colors(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(count, 3) RGB colours that neighbours in number do not share."""
-    tab = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
-    order = np.arange(20) * 2 % 20 + np.arange(20) // 10  # the ten strong colours first
-    return np.asarray(np.array(tab)[order][np.arange(count) % 20])
+    """(count, 3) RGB colours that neighbours in number do not share; none is red or grey. They repeat after 21."""
+    palette = [to_rgb(color) for hues in _HUES for color in hues.split()]
+    return np.asarray(np.array(palette)[np.arange(count) % len(palette)])
 
 
 def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str = "") -> Path:
@@ -77,6 +151,7 @@ def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str
 
     Found instances have the colour of the true one that they match at IoU 0.5. In the third column instances without
     a match are red, and points of no instance grey. The last column shows mean ln σ over the axes, bright is uncertain.
+    Without ground truth only what was found and σ are drawn.
 
     Args:
         shapes: at least one.
@@ -97,34 +172,47 @@ def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str
         for i in range(len(shapes))
     ]
     for i, shape in enumerate(shapes):
-        truth, label = shape.truth.cpu(), shape.found.label.cpu()
-        match = match_instances(truth, label)
-        true_colors = np.vstack([instance_colors(int(truth.max()) + 1 if len(truth) else 0), GREY])
-        spare = instance_colors(len(true_colors) - 1 + len(match))[len(true_colors) - 1 :]
-        matched = np.where((match >= 0)[:, None], true_colors[match.numpy()], spare)
-        judged = np.where((match >= 0)[:, None], true_colors[match.numpy()], WRONG)
-        sigma = shape.log_std.cpu().float().mean(1).numpy()
-        colors: list[Any] = [
-            true_colors[truth.numpy()],
-            np.vstack([matched, GREY])[label.numpy()],
-            np.vstack([judged, GREY])[label.numpy()],
-            matplotlib.colormaps["viridis"](_unit_range(sigma)),
-        ]
+        colors, caption = _columns(shape)
         for j, (axis, color) in enumerate(zip(axes[i], colors, strict=True)):
-            _draw(axis, shape.pos.cpu().numpy(), color)
+            if color is None:
+                axis.set_axis_off()
+            else:
+                _draw(axis, z_up(shape.pos.cpu().numpy(), shape.up), color)
             if i == 0:
                 axis.set_title(columns[j], fontsize=10)
-        right = int((match >= 0).sum())
-        axes[i][0].text2D(
-            0.0,
-            0.02,
-            f"{shape.name}: {right} of {len(true_colors) - 1} found, {len(match) - right} false",
-            transform=axes[i][0].transAxes,
-            fontsize=8,
-        )
+        axes[i][0].text2D(0.0, 0.02, f"{shape.name}: {caption}", transform=axes[i][0].transAxes, fontsize=8)
     figure.suptitle(title, fontsize=12)
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    path = Path(path)
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format=path.suffix[1:] or None)
+    return path
+
+
+def z_up(points: np.ndarray[Any, Any], up: Literal["y", "z"]) -> np.ndarray[Any, Any]:
+    """The same points (N, 3) turned so that z points up."""
+    return np.stack([points[:, 0], -points[:, 2], points[:, 1]], 1) if up == "y" else points
+
+
+def _columns(shape: ShapeResult) -> tuple[list[Any], str]:
+    """Colours of the points in each column, None where there is nothing to draw, and the caption."""
+    label = shape.found.label.cpu().numpy()
+    sigma = matplotlib.colormaps["viridis"](_unit_range(shape.log_std.cpu().float().mean(1).numpy()))
+    if shape.truth is None:
+        found = np.vstack([instance_colors(len(shape.found)), GREY])
+        return [None, found[label], None, sigma], f"{len(shape.found)} found, no ground truth"
+    matches = match_shape(shape)
+    match, present = matches.true_of_found.numpy(), matches.present
+    true_colors = np.vstack([instance_colors(len(present)), GREY])
+    spare = instance_colors(len(present) + len(match))[len(present) :]
+    found = np.where((match >= 0)[:, None], true_colors[match], spare)
+    judged = np.where((match >= 0)[:, None], true_colors[match], WRONG)
+    right = int((match >= 0).sum())
+    return [
+        true_colors[shape.truth.cpu().clamp_min(-1).numpy()],
+        np.vstack([found, GREY])[label],
+        np.vstack([judged, GREY])[label],
+        sigma,
+    ], f"{right} of {int(present.sum())} found, {len(match) - right} false"
 
 
 def _unit_range(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -134,12 +222,12 @@ def _unit_range(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _draw(axis: Any, pos: np.ndarray[Any, Any], color: Any) -> None:
     x, y, z = pos[:, 0], pos[:, 1], pos[:, 2]
-    axis.scatter(x, -z, y, c=color, s=1.2, linewidths=0, depthshade=False)  # y up
+    axis.scatter(x, y, z, c=color, s=1.2, linewidths=0, depthshade=False)
     half = max(float(np.ptp(pos, axis=0).max()) / 2, 1e-6) if len(pos) else 1.0
     center = (pos.max(0) + pos.min(0)) / 2 if len(pos) else np.zeros(3)
     axis.set_xlim(center[0] - half, center[0] + half)
-    axis.set_ylim(-center[2] - half, -center[2] + half)
-    axis.set_zlim(center[1] - half, center[1] + half)
+    axis.set_ylim(center[1] - half, center[1] + half)
+    axis.set_zlim(center[2] - half, center[2] + half)
     axis.set_box_aspect((1, 1, 1), zoom=1.35)
     axis.view_init(elev=20, azim=-60)
     axis.set_axis_off()

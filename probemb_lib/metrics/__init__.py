@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from probemb_lib.metrics.partnet import PartNetAP, average_precision
+from probemb_lib.metrics.scannet import ScanNetAP
 
-__all__ = ["PartNetAP", "average_precision"]
+__all__ = ["PartNetAP", "ScanNetAP", "average_precision"]

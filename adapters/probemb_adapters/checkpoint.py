@@ -1,0 +1,95 @@
+"""Weights and the state of a training as safetensors, which are complete or not there.
+
+Safetensors hold tensors and text, no code, so a checkpoint from elsewhere can be opened without risk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from probemb_adapters.files import replaced_file
+
+try:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+except ImportError as error:
+    raise ImportError(f'checkpoints need safetensors ({error}): pip install "probemb-lib[train]"') from error
+
+_TENSOR = "tensor:"  # in the text, stands for a tensor of the file
+
+
+def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write nested dicts and lists of tensors, numbers, text and None as one safetensors file, at once.
+
+    Args:
+        path: the file; what was there is replaced, completely or not at all.
+        state: such as ``{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}``. Tuples come
+            back as lists. Keys are text or integers.
+
+    Raises:
+        TypeError: a value is none of these.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_describe(dict(state), "", tensors))
+    with replaced_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"state": text})
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What :func:`save_checkpoint` wrote; tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a safetensors file, truncated, or not written by this library.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: expected a checkpoint that a training wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no readable safetensors file ({error}): truncated or of another kind?") from error
+    if "state" not in metadata:
+        raise ValueError(f"{path} has no description of its state: expected a checkpoint of this library's training")
+    state: dict[str, Any] = _restore(json.loads(metadata["state"]), tensors)
+    return state
+
+
+def _describe(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """The value as JSON; its tensors go into ``tensors`` under their path."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return _TENSOR + name
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str | int) for key in value):
+            raise TypeError(f"{name or 'state'}: expected keys of text or integers, got {list(value)}")
+        # as pairs: JSON would turn integer keys, such as an optimizer's, into text
+        return {
+            "dict": [
+                [key, _describe(item, f"{name}.{key}" if name else str(key), tensors)] for key, item in value.items()
+            ]
+        }
+    if isinstance(value, list | tuple):
+        return [_describe(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, str):
+        return "text:" + value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise TypeError(f"{name}: expected a tensor, number, text, None, dict or list, got {type(value).__name__}")
+
+
+def _restore(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, str):
+        return tensors[value.removeprefix(_TENSOR)] if value.startswith(_TENSOR) else value.removeprefix("text:")
+    if isinstance(value, dict):
+        return {key: _restore(item, tensors) for key, item in value["dict"]}
+    if isinstance(value, list):
+        return [_restore(item, tensors) for item in value]
+    return value
