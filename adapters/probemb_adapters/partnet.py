@@ -379,7 +379,7 @@ def check_enough(path: Path, available: int, num_points: int) -> None:
 
 
 def split_files(layout: Path, name: str, split: str) -> list[Path]:
-    """The files {layout}/{name}/{split}-*.h5, in the order of their numbers.
+    """The files `{layout}/{name}/{split}-{00..}.h5`, in the order of their numbers.
 
     Raises:
         FileNotFoundError: there is none; the message lists what there is.

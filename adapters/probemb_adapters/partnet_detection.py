@@ -1,4 +1,4 @@
-"""PartNet's network-ready files (`ins_seg_h5_for_detection`): a data set that reads them, and a writer.
+"""PartNet's network-ready files (`ins_seg_h5_for_detection`): a data set that reads them, and a writer::
 
     {root}/ins_seg_h5_for_detection/{Category}-{level}/{split}-{00..}.h5
         pts            (B, N, 3) float32

@@ -1,4 +1,4 @@
-"""Ground truth and predictions in the files that PartNet's evaluation script reads, and their evaluation.
+"""Ground truth and predictions in the files that PartNet's evaluation script reads, and their evaluation::
 
     {folder}/ins_seg_h5_gt/{Category}-{level}/test-{00..}.h5    as `ins_seg_h5`: one row a shape
         pts            (B, N, 3) float32

@@ -1,11 +1,11 @@
-"""Results in the files of ScanNet's instance benchmark, for every vertex of the mesh: written, and read back.
+"""Results in the files of ScanNet's instance benchmark, for every vertex of the mesh: written, and read back::
 
     {folder}/{scene}.txt                             a line an instance: mask file, nyu40 id, confidence
     {folder}/predicted_masks/{scene}_{000..}.txt     a line a vertex of the mesh: 1 inside, 0 outside
     {gt_folder}/{scene}.txt                          a line a vertex: label · 1000 + instance
 
 A scene's txt is written after its masks, so a scene that has one is complete. Source: the benchmark's documentation
-and its published script (ScanNet/BenchmarkScripts/3d_evaluation/evaluate_semantic_instance.py).
+and its published script (ScanNet/BenchmarkScripts/3d_evaluation/evaluate_semantic_instance.py)::
 
     write_submission("results", (scene_predictions(data, masks, semantic, score) for …))
     for found in read_submission("results", {data.scene_id: data.num_vertices for data in scenes}):
