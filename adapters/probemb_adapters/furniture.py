@@ -21,13 +21,15 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
+
+from probemb_adapters.files import MANIFEST, may_replace, read_manifest, write_manifest
 
 try:
     import h5py
@@ -208,26 +210,22 @@ def write_furniture(
     """
     source, root = Path(source), Path(root)
     checksums = {p.name: _sha256(p) for p in (_library_path(source, library) for library in LIBRARIES)}
-    report = _read_manifest(root, checksums)
+    made_from = {"version": VERSION, "source": checksums}
+    report = read_manifest(root, made_from, lambda stored: FurnitureReport(**stored))
     if report is not None:
         return report
-    if root.exists() and not _may_replace(root):
-        raise FileExistsError(
-            f"{root} holds other things than this cache (no {_MANIFEST}): pass an empty or new folder"
-        )
+    if root.exists() and not may_replace(root):
+        raise FileExistsError(f"{root} holds other things than this cache (no {MANIFEST}): pass an empty or new folder")
     objects = read_furniture(source)
     root.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
         new = Path(folder) / "new"
         report = _write(objects, new, progress)
-        _write_manifest(new, checksums, report)
+        write_manifest(new, made_from, vars(report))
         if root.exists():
             root.rename(Path(folder) / "old")
         new.rename(root)
     return report
-
-
-_MANIFEST = "manifest.json"
 
 
 def _library_path(source: Path, library: str) -> Path:
@@ -345,34 +343,6 @@ def _record(item: FurnitureObject, path_of: dict[str, str]) -> dict[str, Any]:
         "anno_id": item.anno_id,
         "ins_seg": [{"part_name": p, "leaf_id_list": [leaf]} for leaf, path in parts for p in (PART, path)],
     }
-
-
-def _write_manifest(root: Path, checksums: dict[str, str], report: FurnitureReport) -> None:
-    files = {str(p.relative_to(root).as_posix()): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()}
-    manifest = {
-        "version": VERSION,
-        "licences": "data/README.md and data/ATTRIBUTION.md of probemb_lib name every author and licence",
-        "source": checksums,
-        "files": files,
-        "report": {field.name: getattr(report, field.name) for field in fields(report)},
-    }
-    (root / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-
-def _read_manifest(root: Path, checksums: dict[str, str]) -> FurnitureReport | None:
-    """The report of a complete cache of this source and version, else None."""
-    try:
-        manifest = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
-        current = manifest["version"] == VERSION and manifest["source"] == checksums
-        if not current or any((root / f).stat().st_size != size for f, size in manifest["files"].items()):
-            return None
-        return FurnitureReport(**manifest["report"])
-    except (OSError, ValueError, KeyError, TypeError):  # missing, cut off or of another making
-        return None
-
-
-def _may_replace(root: Path) -> bool:
-    return root.is_dir() and ((root / _MANIFEST).is_file() or not any(root.iterdir()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

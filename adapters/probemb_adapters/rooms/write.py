@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from probemb_adapters.files import MANIFEST, may_replace, read_manifest, write_manifest
 from probemb_adapters.rooms.furnish import furnished
 from probemb_adapters.rooms.models import LABELS, SPLITS, Models
 from probemb_adapters.rooms.scan import Scan, scan_room
@@ -28,8 +29,6 @@ from probemb_adapters.scannet_write import write_label_map, write_scene, write_s
 
 VERSION = 1
 """Of what is written: raise it with every change of the result, and older caches are written again."""
-
-_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -146,18 +145,17 @@ def write_rooms(
     if scenes < 5:
         raise ValueError(f"expected at least 5 scenes, of which one is for validation, got {scenes}")
     arguments = {"scenes": scenes, "seed": seed, "cameras": cameras, "spacing": spacing, "source": models.checksum()}
-    report = _read_manifest(root, arguments)
+    made_from = {"version": VERSION, "arguments": arguments}
+    report = read_manifest(root, made_from, _stored_report)
     if report is not None:
         return report
-    if root.exists() and not _may_replace(root):
-        raise FileExistsError(
-            f"{root} holds other things than this cache (no {_MANIFEST}): pass an empty or new folder"
-        )
+    if root.exists() and not may_replace(root):
+        raise FileExistsError(f"{root} holds other things than this cache (no {MANIFEST}): pass an empty or new folder")
     root.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
         new = Path(folder) / "new"
         report = _write(new, models, scenes, seed, cameras, spacing, progress)
-        _write_manifest(new, arguments, report)
+        write_manifest(new, made_from, vars(report))
         if root.exists():
             root.rename(Path(folder) / "old")
         new.rename(root)
@@ -222,30 +220,6 @@ def _check(seed: int, index: int, cameras: int, spacing: float) -> None:
         )
 
 
-def _write_manifest(root: Path, arguments: dict[str, Any], report: RoomsReport) -> None:
-    manifest = {
-        "version": VERSION,
-        "licences": "data/README.md and data/ATTRIBUTION.md of probemb_lib name every author and licence",
-        "arguments": arguments,
-        "files": {p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()},
-        "report": {field.name: getattr(report, field.name) for field in fields(report)},
-    }
-    (root / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-
-def _read_manifest(root: Path, arguments: dict[str, Any]) -> RoomsReport | None:
-    """The report of a complete cache with these arguments and this version, else None."""
-    try:
-        manifest = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
-        current = manifest["version"] == VERSION and manifest["arguments"] == arguments
-        if not current or any((root / f).stat().st_size != size for f, size in manifest["files"].items()):
-            return None
-        report = manifest["report"]
-        tuples = {name: tuple(report[name]) for name in ("vertices", "simple")}
-        return RoomsReport(**(report | tuples))
-    except (OSError, ValueError, KeyError, TypeError):  # missing, cut off or of another making
-        return None
-
-
-def _may_replace(root: Path) -> bool:
-    return root.is_dir() and ((root / _MANIFEST).is_file() or not any(root.iterdir()))
+def _stored_report(stored: dict[str, Any]) -> RoomsReport:
+    """JSON has lists where the report has tuples."""
+    return RoomsReport(**(stored | {name: tuple(stored[name]) for name in ("vertices", "simple")}))
