@@ -1,9 +1,10 @@
-# make demo   train on generated chairs for some minutes, find the parts of real furniture, write a report
-# make test   run all tests
-# make check  formatting, lint and types
-# make bench  losses and clustering against what people use today
-# make docs   the pages as HTML
-# make clean  remove the environment, caches and results
+# make demo       train on generated chairs for some minutes, find the parts of real furniture, write a report
+# make test       run all tests
+# make minkowski  build MinkowskiEngine for ScanNet: some minutes, once; make test does so as well
+# make check      formatting, lint and types
+# make bench      losses and clustering against what people use today
+# make docs       the pages as HTML
+# make clean      remove the environment, caches and results
 #
 # The environment is .venv. A torch that is there, in .venv or where PYTHON finds it, is kept; otherwise TORCH is
 # installed, for example: make demo TORCH="torch --index-url ..." for another build.
@@ -19,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4000000000
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test minkowski check bench docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -28,7 +29,10 @@ demo: $(VENV)/.demo
 	@echo "== PointNet++ with probabilistic embeddings: trained on generated chairs, and the checkpoint on real furniture"
 	$(PY) examples/demo.py $(ARGS)
 
-test: $(VENV)/.dev
+minkowski: $(VENV)/.minkowski
+	@echo "MinkowskiEngine is ready: $(PY) examples/scannet_minkowski.py"
+
+test: $(VENV)/.dev $(VENV)/.minkowski
 	@echo "== Running all tests"
 	$(PY) -m pytest $(if $(ARGS),$(ARGS),-q -n 2 --dist worksteal --durations 10)
 
@@ -43,6 +47,7 @@ bench: $(VENV)/.dev
 	$(PY) benchmarks/run.py $(ARGS)
 	$(PY) benchmarks/partnet_ap.py
 	$(PY) benchmarks/scannet_ap.py
+	$(PY) benchmarks/large_scene.py
 
 docs: $(VENV)/.docs
 	@echo "== Building the pages"
@@ -67,6 +72,16 @@ $(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, ligh
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: pyproject.toml Makefile
 	@echo "== Installing probemb_lib[$(EXTRAS)] into $(VENV) (once)"
 	@$(MAKE) --no-print-directory install EXTRAS="$(EXTRAS)" IMPORTS="$(IMPORTS)"
+	@touch $@
+
+# Wheels are kept in the user's cache, one for each version of torch and Python.
+$(VENV)/.minkowski: EXTRAS := scannet,train,viz
+$(VENV)/.minkowski: IMPORTS := torch_geometric, plyfile, lightning_fabric, tqdm, tyro, safetensors, matplotlib, plotly, \
+	probemb_lib, probemb_adapters
+$(VENV)/.minkowski: pyproject.toml Makefile adapters/probemb_adapters/minkowski_build.py
+	@echo "== Installing probemb_lib[$(EXTRAS)] and MinkowskiEngine into $(VENV) (once)"
+	@$(MAKE) --no-print-directory install EXTRAS="$(EXTRAS)" IMPORTS="$(IMPORTS)"
+	@$(PY) -m probemb_adapters.minkowski_build
 	@touch $@
 
 .PHONY: install

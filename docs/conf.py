@@ -29,6 +29,8 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "exclude-members": "extra_repr"}
 autodoc_typehints = "signature"
 EXTRAS = [
+    "MinkowskiEngine",
+    "MinkowskiEngineBackend",
     "h5py",
     "lightning_fabric",
     "matplotlib",
@@ -38,6 +40,7 @@ EXTRAS = [
     "sklearn",
     "torch_geometric",
     "tqdm",
+    "tyro",
 ]
 autodoc_mock_imports = [name for name in EXTRAS if find_spec(name) is None]
 napoleon_numpy_docstring = False

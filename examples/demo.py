@@ -12,6 +12,7 @@ from pathlib import Path
 import partnet_pointnet2 as experiment
 import tyro
 
+from probemb_adapters.experiment import write_results
 from probemb_adapters.training import start_fabric
 
 
@@ -64,7 +65,8 @@ def main() -> None:
             history,
         ),
     ]
-    experiment.finish([*of_furniture, *of_chairs], sections, classes, furniture, history)
+    experiment.write_numbers([*of_furniture, *of_chairs], classes, furniture, history)
+    print(write_results("Parts found in point clouds", sections, furniture))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,9 @@ the settings of the paper:
 from __future__ import annotations
 
 import csv
-import json
-import math
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,14 +25,21 @@ import torch
 import tyro
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
 from probemb_adapters.baselines import BASELINES, Clusters, fit_baseline
-from probemb_adapters.checkpoint import load_checkpoint, save_checkpoint
-from probemb_adapters.files import replaced_file
+from probemb_adapters.experiment import (
+    RunOptions,
+    load_model,
+    merged,
+    save_model,
+    settings_of,
+    train_network,
+    write_metrics,
+    write_results,
+)
 from probemb_adapters.furniture import write_furniture
 from probemb_adapters.generated import FAMILIES, write_generated
 from probemb_adapters.partnet import (
@@ -62,9 +64,8 @@ from probemb_adapters.report import (
     precision_recall_charts,
     write_report,
 )
-from probemb_adapters.sampling import SeededBatches, SeededItems
-from probemb_adapters.training import LAST, Training, gather_in_order, share_of, start_fabric, train
-from probemb_adapters.viz import ShapeResult, contact_sheet, instance_colors
+from probemb_adapters.training import gather_in_order, share_of, start_fabric
+from probemb_adapters.viz import ShapeResult, instance_colors
 from probemb_lib import (
     CenterAwareLoss,
     DeterministicHead,
@@ -83,7 +84,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 @dataclass
-class Options:
+class Options(RunOptions):
     """Settings; what is left out is chosen for the data: the paper's for PartNet, a few minutes' for the rest."""
 
     # --- data
@@ -117,8 +118,6 @@ class Options:
     """points of a shape in training (paper: 10,000)"""
     learning_rate: float = 1e-3
     """of Adam, highest (paper: 0.001)"""
-    schedule: Literal["halved", "one-cycle"] | None = None
-    """learning rate: halved twice (paper), or risen and let down to 0 along a cosine, better for short trainings"""
     halve_at: tuple[float, float] = (0.1, 0.3)
     """fractions of the training after which it is halved (paper: 0.1 and 0.3, epochs 50 and 150 of 500)"""
     max_norm: float | None = None
@@ -135,34 +134,13 @@ class Options:
     """farthest offset from a point to its centre, in units of the shape's radius (paper: 1)"""
     start_from: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
     """trained model whose weights to start from (paper: none)"""
-    seed: int = 0
-    """of everything random"""
-    # --- machine
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """where to compute"""
-    devices: int = 1
-    """processes, each with its own GPU or share of the CPU; torchrun decides this itself"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """of the network; losses and clustering are in float32 or better in any case (paper: not given)"""
-    workers: int | None = None
-    """processes that read shapes, for each process; by default 4 for PartNet, else none"""
     # --- what to do
     output: Path = Path("runs/partnet_pointnet2")
     """folder for checkpoints, metrics, pictures and the report"""
-    resume: bool = False
-    """go on from the last checkpoint in the output folder; to the numbers of an uninterrupted training"""
-    save_every: int = 1
-    """epochs between checkpoints"""
-    evaluate: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT ...")] = ()
-    """no training: evaluate these models on the test split, in one table"""
     baselines: bool = False
     """also DBSCAN, HDBSCAN and mean shift on positions, parameters picked on validation; class-agnostic only"""
-    predict: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILES ...")] = ()
-    """no training: segment clouds (ply, npz, h5) with the model of --evaluate; needs no labels"""
     official_files: bool = False
     """also write ground truth and predictions of the test split in PartNet's h5 layout, for its own evaluator"""
-    report_shapes: int = 30
-    """most test shapes to show in the report"""
     up: Literal["x", "y", "z"] = "y"
     """axis of the files to predict that points up (PartNet: y)"""
 
@@ -294,18 +272,11 @@ class Model:
         return None if self.class_agnostic else 0
 
     def save(self, path: Path) -> Path:
-        save_checkpoint(path, {"model": self.network.state_dict(), "classes": self.classes, "about": self.about})
-        return path
+        return save_model(path, self.network, self.classes, self.about)
 
     @classmethod
     def load(cls, path: Path) -> Model:
-        state = load_checkpoint(path)
-        if not {"model", "classes", "about"} <= set(state):
-            raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of this script")
-        about = state["about"]
-        network = Network(len(state["classes"]) + 1, about)
-        network.load_state_dict(state["model"])
-        return cls(network.eval(), tuple(state["classes"]), about)
+        return cls(*load_model(path, lambda classes, about: Network(classes + 1, about)))
 
     @torch.no_grad()
     def predict(self, data: Data, fabric: Fabric) -> tuple[GaussianEmbedding, Tensor]:
@@ -317,79 +288,33 @@ class Model:
 # --- training
 
 
-def learning_rate_schedule(optimizer: torch.optim.Optimizer, options: Options, steps: int) -> LRScheduler:
-    if options.schedule == "one-cycle":
-        return OneCycleLR(optimizer, options.learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False)
-    return MultiStepLR(optimizer, [round(fraction * steps) for fraction in options.halve_at], gamma=0.5)
-
-
 def train_model(root: Path, options: Options, fabric: Fabric) -> tuple[Model, list[dict[str, float]]]:
     data, weights = training_data(root, options, fabric)
     classes = read_classes_of(root, options)
-    batches = SeededBatches(
-        len(data),
-        options.batch_size,
-        seed=options.seed,
-        weights=weights,
-        draws=options.epoch_shapes or max(len(data), options.batch_size),
-        process=fabric.global_rank,
-        processes=fabric.world_size,
-    )
-    loader = DataLoader(
-        SeededItems(data),
-        batch_sampler=batches,
-        num_workers=options.workers,
-        persistent_workers=options.workers > 0,
-        pin_memory=fabric.device.type == "cuda",
-        collate_fn=Batch.from_data_list,
-    )
     fabric.seed_everything(options.seed, verbose=False)
-    network = Network(len(classes) + 1, settings_of(options))
+    about = about_model(options)
+    network = Network(len(classes) + 1, about)
     if options.start_from is not None:
         network.load_state_dict(Model.load(options.start_from).network.state_dict())
     # With a single class the score map must tell centres from the rest by itself: see docs/decisions.md.
     loss_function = ProbabilisticEmbeddingLoss(CenterAwareLoss(complement=options.class_agnostic))
-    optimizer = torch.optim.Adam(network.parameters(), options.learning_rate)
-    schedule = learning_rate_schedule(optimizer, options, options.epochs * len(batches))
-    training = Training(network, optimizer, schedule, settings=settings_of(options))
-    if options.resume:
-        training.resume(options.output / LAST, fabric)
 
     def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         return loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
 
-    fabric.print(
-        f"\n{options.category}, level {options.level}: {len(classes)} classes, {len(data)} shapes\n"
-        f"{options.epochs} epochs of {len(batches)} steps; a step: {options.batch_size} shapes of "
-        f"{options.train_points} points, on {fabric.world_size} x {fabric.device.type}"
+    fabric.print(f"\n{options.category}, level {options.level}: {len(classes)} classes, {options.train_points} points")
+    history = train_network(
+        network, data, losses, options, fabric, settings=about, draws=options.epoch_shapes, weights=weights
     )
-    start = time.perf_counter()
-    history = train(
-        fabric,
-        training,
-        loader,
-        losses,
-        epochs=options.epochs,
-        folder=options.output,
-        max_norm=options.max_norm,
-        save_every=options.save_every,
-    )
-    fabric.print(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
-    return Model(network.eval(), classes, settings_of(options)), history
+    return Model(network.eval(), classes, about), history
 
 
 def read_classes_of(root: Path, options: Options) -> tuple[str, ...]:
     return ("part",) if options.class_agnostic else read_classes(root, options.category, options.level)
 
 
-# What to do and where: may change when a training continues, and says nothing about the model.
-RUNNING = {"output", "resume", "save_every", "evaluate", "baselines", "predict", "official_files", "report_shapes"}
-MACHINE = {"root", "up", "accelerator", "devices", "workers"}
-
-
-def settings_of(options: Options) -> dict[str, Any]:
-    settings = {name: value for name, value in asdict(options).items() if name not in RUNNING | MACHINE}
-    return settings | {"start_from": options.start_from and str(options.start_from)}
+def about_model(options: Options) -> dict[str, Any]:
+    return settings_of(options, leave_out=("baselines", "official_files", "up"))
 
 
 # --- evaluation
@@ -437,10 +362,7 @@ def score(
     metric = PartNetAP(classes)
     for instances, target in zip(found, targets, strict=True):
         metric.update_labels(instances.label, instances.semantic - first, instances.score, *target)
-    merged, *others = gather_in_order(fabric, metric)
-    for other in others:
-        merged.merge_state(other)
-    return merged
+    return merged(metric, fabric)
 
 
 def write_official_files(
@@ -553,15 +475,6 @@ def table(evaluations: Sequence[Evaluation], classes: Sequence[str], options: Op
     return tables
 
 
-def print_table(shown: Table) -> None:
-    print(f"\n{shown.title}")
-    width = max(len(row.name) for row in shown.rows) + 2
-    print(" " * width + "".join(f"{head:>16}" for head in shown.columns))
-    for row in shown.rows:
-        cells = [f"{v:.1f}" if isinstance(v, float) else "–" if v is None else str(v) for v in row.values]
-        print(f"{row.name:<{width}}" + "".join(f"{cell:>16}" for cell in cells))
-
-
 def section(
     title: str,
     text: str,
@@ -586,8 +499,7 @@ def section(
     )
 
 
-def write_metrics(
-    folder: Path,
+def write_numbers(
     evaluations: Sequence[Evaluation],
     classes: Sequence[str],
     options: Options,
@@ -616,45 +528,8 @@ def write_metrics(
         "iou_thresholds": evaluations[0].metric.iou_thresholds,
         "paper": paper_rows(options),
         "training": list(history),
-        "options": {name: str(v) if isinstance(v, Path | tuple) else v for name, v in asdict(options).items()},
-        "versions": versions(),
     }
-    with replaced_file(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(without_nan(metrics), indent=2))
-    with replaced_file(folder / "metrics.csv") as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file).writerows(lines)
-
-
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": torch.__version__, "probemb_lib": version("probemb-lib")}
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN, which is the AP of a class without ground truth."""
-    if isinstance(value, Mapping):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def finish(
-    evaluations: Sequence[Evaluation],
-    sections: Sequence[Section],
-    classes: Sequence[str],
-    options: Options,
-    history: Sequence[Mapping[str, float]] = (),
-) -> None:
-    """Tables on the screen, files into the output folder."""
-    write_metrics(options.output, evaluations, classes, options, history)
-    shapes = [shape for part in sections for shape in part.shapes]
-    sheet = contact_sheet(shapes[:: -(-len(shapes) // 8)], options.output / "shapes.png", title="Test shapes")
-    settings = {"options": asdict(options), "versions": versions()}
-    page = write_report(options.output / "report.html", "Parts found in point clouds", sections, settings=settings)
-    for part in sections:
-        for shown in part.tables:
-            print_table(shown)
-    print(f"\nreport   {page}\npicture  {sheet}\nmetrics  {options.output / 'metrics.json'}")
+    write_metrics(options.output, metrics, options, lines)
 
 
 # --- what the commands do
@@ -758,7 +633,9 @@ def main() -> None:
             f"Trained for {options.epochs} epochs on {fabric.world_size} × {fabric.device.type}.",
         )
     if fabric.is_global_zero:
-        finish(evaluations, [section(title, text, evaluations, classes, options, history)], classes, options, history)
+        write_numbers(evaluations, classes, options, history)
+        page = section(title, text, evaluations, classes, options, history)
+        print(write_results("Parts found in point clouds", [page], options))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from probemb_lib.losses.seed_mse import SeedMSELoss
 from probemb_lib.margin import LearnableMarginHead, MarginOutput
 from probemb_lib.margin_clustering import MarginInstances, margin_cluster
 from probemb_lib.similarity import cosine_similarity, log_bhattacharyya, log_bhattacharyya_paired
+from probemb_lib.tiling import cluster_tiles
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "SeedMSELoss",
     "ThresholdFit",
     "aggregate_instances",
+    "cluster_tiles",
     "convert",
     "cosine_similarity",
     "fit_threshold",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import importlib
 import re
@@ -9,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +22,8 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*DOCS, *(p for p in sorted(ROOT.glob("*.md")))]
 TEST_CONVERT_RUNS = "tensors.md"
 CACHE = ".cache/furniture"  # as the pages name it
+ROOMS = ".cache/rooms"
+LABELLED = "labelled/"
 
 
 def text_of(page: Path) -> str:
@@ -60,14 +64,44 @@ def furniture_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
     return folder, str(write_furniture(ROOT / "data" / "furniture_parts", folder / CACHE))
 
 
+@pytest.fixture(scope="module")
+def rooms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with coarse rooms under the name that the pages use."""
+    from probemb_adapters.rooms import write_rooms
+
+    folder = tmp_path_factory.mktemp("rooms")
+    write_rooms(ROOT / "data" / "scan_objects", folder / ROOMS, scenes=5, cameras=2, spacing=0.1)
+    return folder
+
+
+@pytest.fixture
+def labelled_folder(tmp_path: Path) -> Path:
+    """A folder with scans as CloudCompare saves merged clouds: four objects, and points that nobody labelled."""
+    from plyfile import PlyData, PlyElement
+
+    (tmp_path / LABELLED).mkdir()
+    fields = [(axis, "f4") for axis in "xyz"] + [(colour, "u1") for colour in ("red", "green", "blue")]
+    vertex = np.zeros(500, dtype=[*fields, ("scalar_Original_cloud_index", "f4")])
+    vertex["x"], vertex["scalar_Original_cloud_index"] = np.linspace(0, 5, 500), np.arange(500) // 100
+    for name in ("hall1_00", "hall1_01", "hall2_00", "hall3_00"):
+        PlyData([PlyElement.describe(vertex, "vertex")]).write(tmp_path / LABELLED / f"{name}.ply")
+    return tmp_path
+
+
 @pytest.mark.parametrize(("page", "code"), snippets("python"))
 def test_python_snippets_run(
     page: Path, code: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "torch_geometric" in code or "probemb_adapters.partnet" in code:
         pytest.importorskip("torch_geometric")
-    own_folder = request.getfixturevalue("tmp_path")  # snippets may write
-    monkeypatch.chdir(request.getfixturevalue("furniture_report")[0] if CACHE in code else own_folder)
+    folder = request.getfixturevalue("tmp_path")  # snippets may write
+    if CACHE in code:
+        folder = request.getfixturevalue("furniture_report")[0]
+    elif ROOMS in code:
+        folder = request.getfixturevalue("rooms_folder")
+    elif LABELLED in code:
+        folder = request.getfixturevalue("labelled_folder")
+    monkeypatch.chdir(folder)
     torch.manual_seed(0)
     exec(compile(code, str(page), "exec"), {"__name__": "snippet"})
 
@@ -83,6 +117,27 @@ def test_console_snippets_print_what_they_say(page: Path, code: str) -> None:
 def test_furniture_table_is_the_output_of_the_command(furniture_report: tuple[Path, str]) -> None:
     tables = [block for block in blocks_of(ROOT / "docs" / "partnet.md", "text") if "shapes" in block.split()]
     assert [table.rstrip("\n") for table in tables] == [furniture_report[1]]
+
+
+def test_rooms_table_has_the_models_of_the_source() -> None:
+    """The rooms themselves take a minute to write; what they are furnished from is known at once."""
+    from probemb_adapters.rooms.models import SPLITS, Models
+    from probemb_adapters.rooms.simple import SIMPLE_CLASSES
+
+    (table,) = [block for block in blocks_of(ROOT / "docs" / "scannet.md", "text") if "instances" in block.split()]
+    quoted = re.findall(r"^(\w[\w ]*?) {2,}(\d+) +(\d+) +(yes)? +\d+ +\d+$", table, flags=re.MULTILINE)
+    counts = Models(ROOT / "data" / "scan_objects").counts()
+    assert quoted == [
+        (name, *(str(count[split]) for split in SPLITS), "yes" if name in SIMPLE_CLASSES else "")
+        for name, count in counts.items()
+    ]
+
+
+def test_scannet_table_has_the_numbers_of_the_paper() -> None:
+    with (ROOT / "examples" / "paper" / "scannet_table6.csv").open(newline="") as file:
+        paper = [[row[f"val_{key}"] for key in ("map", "ap50", "ap25")] for row in csv.DictReader(file)]
+    rows = re.findall(r"^\|.*\(paper\) \| (.*) \|$", text_of(ROOT / "docs" / "scannet.md"), flags=re.MULTILINE)
+    assert [row.split(" | ") for row in rows] == paper[-2:]
 
 
 # --- links, files, commands ---

@@ -46,6 +46,7 @@ PUBLIC = [
     "SeedMSELoss",
     "ThresholdFit",
     "aggregate_instances",
+    "cluster_tiles",
     "convert",
     "cosine_similarity",
     "fit_threshold",
@@ -201,6 +202,7 @@ def test_direction_of_imports() -> None:
         "probemb_lib.losses": 3,
         "probemb_lib.cluster": 3,
         "probemb_lib.margin_clustering": 3,
+        "probemb_lib.tiling": 4,
     }
 
     def layer(name: str) -> int | None:
@@ -218,7 +220,7 @@ def test_direction_of_imports() -> None:
         assert "probemb_lib" not in others, f"{name} imports the whole package"
         if name.startswith("probemb_lib.metrics"):
             assert all(other.startswith("probemb_lib.metrics") for other in others), f"{name} imports {others}"
-        if name != "probemb_lib":
+        if name not in ("probemb_lib", "probemb_lib.tiling"):
             assert "probemb_lib.cluster" not in others, f"{name} imports the clustering"
             assert "probemb_lib.functional" not in others, f"{name} imports the functions of the losses"
 

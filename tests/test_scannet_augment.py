@@ -25,6 +25,7 @@ from probemb_adapters.scannet_augment import (
     RandomColorJitter,
     RandomColorShift,
     SphereCrop,
+    VoxelSample,
     scene_augmentation,
 )
 
@@ -37,8 +38,11 @@ EVERY = [
     RandomColorShift(p=1),
     RandomColorJitter(p=1),
     SphereCrop(100),
+    SphereCrop(100, around_instances=True),
     BoxCrop((2.0, 2.0, math.inf)),
+    VoxelSample(2.0),
     scene_augmentation(200),
+    scene_augmentation(200, voxel_size=0.5),
 ]
 RANDOM = EVERY[1:]
 
@@ -129,7 +133,7 @@ def test_one_point(transform: BaseTransform) -> None:
 
 
 def test_repr() -> None:
-    assert repr(SphereCrop(5)) == "SphereCrop(max_points=5)"
+    assert repr(SphereCrop(5)) == "SphereCrop(max_points=5, around_instances=False)"
     assert repr(RandomColorShift(0.1, p=1)) == "RandomColorShift(limit=0.1, p=1)"
 
 
@@ -331,6 +335,33 @@ def test_sphere_crop() -> None:
     assert len(centres) > 15
 
 
+def test_crop_around_instances() -> None:
+    """Every instance has its turn as often, whatever its size; without any, all points have."""
+    data = scene()
+    data.instance = torch.full((POINTS,), -1)
+    data.instance[10], data.instance[100:400] = 3, 7  # one point, and three hundred
+    chosen = [int(apply(SphereCrop(1, around_instances=True), seed, data).instance) for seed in range(100)]
+    assert set(chosen) == {3, 7}
+    assert 30 < chosen.count(3) < 70
+    data.instance = torch.full((POINTS,), -1)
+    assert apply(SphereCrop(9, around_instances=True), 0, data).num_nodes == 9
+
+
+def test_one_point_of_each_voxel() -> None:
+    data = scene()
+    data.pos = data.pos - 3  # on both sides of the origin
+    voxels = [tuple(v) for v in torch.floor(data.pos / 1.5).long().tolist()]
+    chosen = set()
+    for seed in range(60):
+        torch.manual_seed(seed)
+        kept = VoxelSample(1.5)(data)
+        assert kept.vertex.tolist() == sorted(kept.vertex.tolist())
+        assert_close(kept.pos, data.pos[kept.vertex])
+        assert sorted(voxels[v] for v in kept.vertex.tolist()) == sorted(set(voxels))
+        chosen.update(kept.vertex.tolist())
+    assert len(chosen) > 0.95 * POINTS  # each has its turn: 8 to 27 points a voxel
+
+
 def test_crop_of_a_small_scene() -> None:
     data = scene()
     assert apply(SphereCrop(POINTS), 0, data).vertex.equal(data.vertex)
@@ -371,6 +402,8 @@ def test_box_crop() -> None:
         (lambda: RandomColorJitter(std=math.inf), "std: expected a finite share >= 0, got inf"),
         (lambda: RandomColorJitter(p=2), "p: expected a probability, got 2"),
         (lambda: SphereCrop(0), "max_points: expected at least 1, got 0"),
+        (lambda: VoxelSample(0), "voxel_size: expected a positive number of metres, got 0"),
+        (lambda: VoxelSample(math.inf), "voxel_size: expected a positive number of metres, got inf"),
         (lambda: BoxCrop((1.0, 0.0, 1.0)), r"size: expected three positive extents, got \(1\.0, 0\.0, 1\.0\)"),
         (lambda: BoxCrop((1.0, 1.0)), r"size: expected three positive extents, got \(1\.0, 1\.0\)"),
     ],

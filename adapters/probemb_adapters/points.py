@@ -13,12 +13,9 @@ from probemb_adapters.files import replaced_file
 from probemb_lib import GaussianEmbedding, Instances
 
 try:
-    import h5py
     from plyfile import PlyData, PlyElement, PlyParseError
 except ImportError as error:
-    raise ImportError(
-        f'reading clouds needs h5py and plyfile ({error}): pip install "probemb-lib[partnet,scannet]"'
-    ) from error
+    raise ImportError(f"reading clouds needs plyfile ({error}): pip install plyfile") from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Up = Literal["x", "y", "z"]
@@ -104,6 +101,10 @@ def _read_npz(path: Path) -> tuple[Array, Array | None]:
 
 
 def _read_h5(path: Path) -> tuple[Array, Array | None]:
+    try:
+        import h5py  # of the partnet extra; scans are ply files
+    except ImportError as error:
+        raise ImportError(f"{path}: reading h5 files needs h5py ({error}): pip install h5py") from error
     try:
         with h5py.File(path, "r") as file:
             name = _position_name(path, list(file))

@@ -116,6 +116,7 @@ class Section:
         tables, charts: below the shapes.
         classes: name of each class number of ``found.semantic``; without it classes are not named.
         noun: what an instance is here, such as "part" or "object".
+        item: what one of the ``shapes`` is here, such as "scene".
         unit: of the positions, such as "m".
     """
 
@@ -126,6 +127,7 @@ class Section:
     charts: Sequence[Chart] = ()
     classes: Sequence[str] | None = None
     noun: str = "instance"
+    item: str = "shape"
     unit: str = ""
 
 
@@ -319,7 +321,7 @@ def _viewer(section: Section, number: int, max_points: int) -> str:
         right, true, false = (sum(payload[key] for payload in judged) for key in ("right", "true", "false"))
         total = f": {right} of {true} {escape(section.noun)}s found, {false} false detections at IoU 0.5"
     choose = "Choose one (found / true):" if judged else "Choose one:"
-    count = f"{len(payloads)} shape{'s' if len(payloads) > 1 else ''}{total}. {choose}"
+    count = f"{len(payloads)} {escape(section.item)}{'s' if len(payloads) > 1 else ''}{total}. {choose}"
     return (
         f'<div class="viewer"><p class="count">{count}</p><div class="chips">{"".join(chips)}</div>'
         f'<div class="about"><span class="name"></span><button type="button" class="reset">reset view</button></div>'

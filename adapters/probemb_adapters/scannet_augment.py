@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from probemb_adapters.voxels import voxelize
+
 try:
     from torch_geometric.data import Data
     from torch_geometric.transforms import BaseTransform, Compose
@@ -198,21 +200,53 @@ class SphereCrop(_Augmentation):
 
     Args:
         max_points: as many points are kept.
+        around_instances: take the random point from a random instance, so that small crops show as many small objects
+            as large ones, and few bare walls; from all points where there is no instance.
 
     Raises:
         ValueError: ``max_points`` is less than 1.
     """
 
-    def __init__(self, max_points: int) -> None:
+    def __init__(self, max_points: int, *, around_instances: bool = False) -> None:
         if max_points < 1:
             raise ValueError(f"max_points: expected at least 1, got {max_points}")
-        self.max_points = max_points
+        self.max_points, self.around_instances = max_points, around_instances
 
     def forward(self, data: Data) -> Data:
         if data.num_nodes <= self.max_points:
             return data
-        squared = (data.pos - _random_point(data.pos)).square().sum(dim=1)
+        candidates = data.pos
+        if self.around_instances and (data.instance >= 0).any():
+            ids = data.instance[data.instance >= 0].unique()
+            candidates = data.pos[data.instance == ids[int(torch.randint(len(ids), ()))]]
+        squared = (data.pos - _random_point(candidates)).square().sum(dim=1)
         return _keep(data, squared.topk(self.max_points, largest=False).indices.sort().values)
+
+
+class VoxelSample(_Augmentation):
+    """Keeps one random point of each voxel, in their order.
+
+    For networks on voxels: what comes after the network costs less, and points where the scanner saw much count as
+    often as others. Instances keep their ids, so that small ones may be gone afterwards.
+
+    Args:
+        voxel_size: edge of the voxels, in metres; the grid has a corner at the origin.
+
+    Raises:
+        ValueError: ``voxel_size`` is not positive.
+    """
+
+    def __init__(self, voxel_size: float) -> None:
+        if not 0 < voxel_size < math.inf:
+            raise ValueError(f"voxel_size: expected a positive number of metres, got {voxel_size}")
+        self.voxel_size = voxel_size
+
+    def forward(self, data: Data) -> Data:
+        voxels = voxelize(data.pos, self.voxel_size)
+        rank = torch.randperm(data.num_nodes)
+        best = torch.zeros(len(voxels.coordinates), dtype=torch.int64)
+        best = best.scatter_reduce(0, voxels.index, rank, "amax", include_self=False)
+        return _keep(data, (rank == best[voxels.index]).nonzero().squeeze(1))
 
 
 class BoxCrop(_Augmentation):
@@ -237,18 +271,23 @@ class BoxCrop(_Augmentation):
         return _keep(data, (offset <= data.pos.new_tensor(self.size) / 2).all(dim=1).nonzero().squeeze(1))
 
 
-def scene_augmentation(max_points: int | None = None) -> Compose:
-    """The usual augmentation of a scene for training: crop, centre, rotate …, distort, change colours.
+def scene_augmentation(
+    max_points: int | None = None, voxel_size: float | None = None, *, around_instances: bool = False
+) -> Compose:
+    """The usual augmentation of a scene for training: centre, rotate …, distort, sample, crop, change colours.
 
     Args:
         max_points: crop to as many points around a random one; None leaves the scene whole.
+        voxel_size: keep one point of each voxel, before the crop; None keeps all.
+        around_instances: of the crop, see :class:`SphereCrop`.
 
     >>> scene_augmentation(max_points=3)(Data(pos=torch.rand(5, 3), x=torch.zeros(5, 3))).pos.shape
     torch.Size([3, 3])
     """
-    crop = [] if max_points is None else [SphereCrop(max_points)]
+    sample = [] if voxel_size is None else [VoxelSample(voxel_size)]
+    crop = [] if max_points is None else [SphereCrop(max_points, around_instances=around_instances)]
     colors = [RandomColorContrast(), RandomColorShift(), RandomColorJitter()]
-    return Compose([*crop, CenterScene(), RandomAffine(tilt=180 / 64), ElasticDistortion(), *colors])
+    return Compose([CenterScene(), RandomAffine(tilt=180 / 64), ElasticDistortion(), *sample, *crop, *colors])
 
 
 def _symmetric(count: int) -> Tensor:

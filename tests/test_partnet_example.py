@@ -1,43 +1,27 @@
-"""The examples as a user starts them, for a few steps."""
+"""The PartNet example and the demo as a user starts them, for a few steps."""
 
 import csv
-import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import example_runs
 import numpy as np
 import pytest
 import torch
+from example_runs import PROJECT, read_metrics, run_until
 
 from probemb_adapters.checkpoint import load_checkpoint
 from probemb_adapters.furniture import write_furniture
 from probemb_adapters.partnet_detection import write_detection
 from probemb_adapters.partnet_predictions import evaluate_files
 
-PROJECT = Path(__file__).resolve().parent.parent
 PARTNET = PROJECT / "examples" / "partnet_pointnet2.py"
 DEMO = PROJECT / "examples" / "demo.py"
 QUICK = ["--max-shapes", "4", "--points", "600", "--accelerator", "cpu"]
 FEW_STEPS = [*QUICK, "--epochs", "1", "--train-points", "256", "--batch-size", "2", "--width", "0.25"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'adapters'}"}
-
-
-def run(*arguments: object, script: Path = PARTNET, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=ENVIRONMENT, timeout=300)
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    return metrics
+run = partial(example_runs.run, PARTNET)
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +127,8 @@ def test_killed_and_resumed_with_the_paper_settings(furniture: Path, tmp_path: P
     done = run(*arguments, "--output", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
 
-    command = [sys.executable, str(PARTNET), *map(str, arguments), "--output", str(tmp_path / "killed")]
     last = tmp_path / "killed" / "last.safetensors"
-    with subprocess.Popen(
-        command, cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        start = time.monotonic()
-        while not last.exists() and process.poll() is None and time.monotonic() - start < 120:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+    run_until(PARTNET, *arguments, "--output", tmp_path / "killed", written=last)
     assert 1 <= load_checkpoint(last)["epoch"] <= 6
     done = run(*arguments, "--output", tmp_path / "killed", "--resume")
     assert done.returncode == 0, done.stderr
@@ -219,7 +196,7 @@ def test_help_names_the_paper_values() -> None:
 
 
 def test_the_demo(tmp_path: Path) -> None:
-    done = run("--epochs", "1", "--chairs", "8", "--shapes", "4", "--output", tmp_path, script=DEMO)
+    done = example_runs.run(DEMO, "--epochs", "1", "--chairs", "8", "--shapes", "4", "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     methods = list(read_metrics(tmp_path)["methods"])
     assert methods[0] == "probabilistic"
