@@ -3,6 +3,7 @@
 # make minkowski  build MinkowskiEngine for ScanNet: some minutes, once; make test does so as well
 # make check      formatting, lint and types
 # make bench      losses and clustering against what people use today
+# make gpu        the kernels on a real GPU: tests and timings
 # make docs       the pages as HTML
 # make clean      remove the environment, caches and results
 #
@@ -17,10 +18,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
 export MALLOC_TRIM_THRESHOLD_ ?= 4000000000
 
+comma := ,
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test minkowski check bench docs clean
+.PHONY: help demo test minkowski check bench gpu docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -49,6 +51,11 @@ bench: $(VENV)/.dev
 	$(PY) benchmarks/scannet_ap.py
 	$(PY) benchmarks/large_scene.py
 
+gpu: $(VENV)/.dev
+	@echo "== Kernels against their references on this GPU, then timings"
+	$(PY) -m pytest -q tests/twin_cases.py tests/gpu_cases.py
+	$(PY) benchmarks/gpu.py $(ARGS)
+
 docs: $(VENV)/.docs
 	@echo "== Building the pages"
 	$(PY) -m sphinx -W -q -b html docs docs/_build/html
@@ -64,7 +71,8 @@ $(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm
 	plotly, probemb_lib, probemb_adapters
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, sklearn, matplotlib, \
-	plotly, tensorboard, probemb_lib, probemb_adapters, pytest, hypothesis, mpmath, xdist, hatchling
+	plotly, tensorboard, probemb_lib, probemb_adapters, pytest, hypothesis, mpmath, xdist, hatchling \
+	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
 $(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \
 	probemb_lib, probemb_adapters

@@ -13,6 +13,11 @@ the settings of the paper:
 
 from __future__ import annotations
 
+import os
+
+# Threads that spin while they wait crawl as soon as anything else runs; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

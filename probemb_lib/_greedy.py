@@ -1,8 +1,10 @@
-"""The greedy loop of Eq. 11 for one cloud. Two ways to the same labels: numpy with a spatial index, and plain torch.
+"""The greedy loop of Eq. 11 for one cloud on a CPU: numpy, with a spatial index once scans have cost as much as one.
 
-Every decision κ ≥ τ is taken on ln κ in float64. A spatial index only proposes candidates, by a bound that no member
-can exceed. With L = −ln τ, a dimension alone gives Δ² / (4 (σ_i² + σ_s²)) + ½ ln cosh(ln σ_i/σ_s) ≤ L, so
+Every decision κ ≥ τ is that of ln κ in float64. Most are taken in the dtype of the input: where ln κ is farther from
+ln τ than rounding can bring it, see :class:`_Left`. What is not compared at all is out of reach by a bound that no
+member can exceed. With L = −ln τ, a dimension alone gives Δ² / (4 (σ_i² + σ_s²)) + ½ ln cosh(ln σ_i/σ_s) ≤ L, so
 
+    |ln σ_i − ln σ_s| ≤ arcosh e^{2L}
     Δ² ≤ 4 σ_s² (1 + r²) (L − ½ ln cosh ln r),   r = σ_i/σ_s ≤ (largest σ of the cloud)/σ_s,
 
 which is bounded whatever σ_i is, since ln cosh grows with |ln r|.
@@ -13,28 +15,35 @@ Nothing here overflows or underflows in float64 for |ln σ| ≤ 300, |μ| ≤ 1e
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-FIRST_SEEDS = 1024  # seeds are ranked in growing chunks: few are needed when instances are large
+FIRST_SEEDS = 256  # seeds are ranked in growing chunks: few are needed when instances are large
 MAX_CELLS_PER_AXIS = 1 << 10
 MAX_GRID_AXES = 3
 MAX_GRID_ROWS = 4096  # cells along the last axis lie together: a box is a number of rows
-SCANS_BEFORE_INDEX = 4  # building the index costs about as much as so many scans of all points
+SCANS_BEFORE_INDEX = 4  # building the index costs about as much as so many scans of one coordinate of all points
+COMPARISON = 8  # of a point with a seed costs as much as looking at so many coordinates in a scan
 MIN_POINTS_FOR_INDEX = 1000  # a scan of fewer is as quick as a look into the index
+MIN_POINTS_A_ROW = 8  # nor does a box of more rows than this pay
+SLACK = 1e-12  # of ln κ near ln τ, more than rounding in float64
+ROUNDING = 1e-3  # no coordinate in cells is off by more, in float32
+BLOCK = 1 << 14  # points compared at a time: what is computed on the way stays in the cache
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+AnyFloats = NDArray[np.floating[Any]]
 
 
 class _Reach:
     """How far from a seed, along one axis, a member can lie: √(4 σ_s² max_r (1 + r²)(L − ½ ln cosh ln r))."""
 
     def __init__(self, log_tau: float) -> None:
-        bound = -log_tau
+        bound = SLACK - log_tau
         widest = bound * 2 + math.log(2 + 1e-12)  # ½ ln cosh x ≤ L  ⟸  |x| ≤ 2 L + ln 2
         self.log_r = np.linspace(-widest, widest, 1025)
         left, right = self.log_r[:-1], self.log_r[1:]
@@ -45,56 +54,246 @@ class _Reach:
 
     def __call__(self, std: Floats, max_std: Floats) -> Floats:
         log_ratio = np.log(max_std) - np.log(std)
-        interval = np.searchsorted(self.log_r, log_ratio).clip(1, len(self.squared)) - 1
+        interval = np.minimum(np.maximum(self.log_r.searchsorted(log_ratio), 1), len(self.squared)) - 1
         return np.asarray(std * np.sqrt(self.squared[interval]) * (1 + 1e-9))
 
 
-class _Grid:
-    """Points sorted by the cell of a regular grid; the cells of a row along the last axis follow each other."""
+@lru_cache(maxsize=8)
+def _reach(log_tau: float) -> _Reach:
+    """Once for all clouds of a batch."""
+    return _Reach(log_tau)
 
-    def __init__(self, mean: Floats, reach: Floats) -> None:
-        low, high = mean.min(1), mean.max(1)
+
+class _Axis(NamedTuple):
+    """One coordinate, cut into cells."""
+
+    number: int  # of the coordinate
+    low: float
+    scale: float
+    last: int  # cell
+    stride: int
+
+    def cells(self, x: AnyFloats) -> NDArray[np.int32]:
+        """The cell of each coordinate; those beyond the ends are in the first and the last."""
+        cell = x - self.low
+        with np.errstate(over="ignore"):
+            cell *= self.scale
+        return np.clip(cell, 0, self.last, out=cell).astype(np.int32)
+
+    def span(self, center: float, reach: float) -> tuple[int, int]:
+        """The first and the last cell with coordinates within reach."""
+        first = (center - reach - self.low) * self.scale - ROUNDING
+        last = (center + reach - self.low) * self.scale + ROUNDING
+        return int(min(max(first, 0.0), self.last)), int(min(max(last, 0.0), self.last))
+
+
+class _Grid:
+    """Points sorted by the cell of a regular grid; the cells of a row along the last axis follow each other.
+
+    Args:
+        coordinates: of all points, one array an axis.
+        reach: typical distance along each axis, from a point to the end of a box. The axes with most of these count.
+    """
+
+    def __init__(self, coordinates: Sequence[AnyFloats] | AnyFloats, reach: Floats) -> None:
+        step = max(1, len(coordinates[0]) // 1000)
+        ends = np.array([_ends(x, step) for x in coordinates])
         with np.errstate(over="ignore"):  # their number is limited below
-            cells = (high - low) / np.maximum(reach, 1e-300)
-        self.axes = np.sort(np.argsort(-cells, kind="stable")[:MAX_GRID_AXES])
-        self.low = low[self.axes]
+            cells = (ends[:, 1] - ends[:, 0]) / np.maximum(reach, 1e-300)
+        numbers = np.sort(np.argsort(-cells, kind="stable")[:MAX_GRID_AXES])
         # About two cells a reach: smaller boxes of candidates cost more rows.
-        self.count = np.minimum(2 * cells[self.axes], MAX_CELLS_PER_AXIS - 1).astype(np.int64) + 1
-        self.width = np.maximum((high - low)[self.axes] / self.count, 1e-300)
-        self.stride = np.append(np.cumprod(self.count[::-1])[::-1][1:], 1)
-        key = self._cell(mean[self.axes[0], :], 0) * self.stride[0]
-        for j in range(1, len(self.axes)):
-            key += self._cell(mean[self.axes[j], :], j) * self.stride[j]
-        # Two passes by 16 bits, which numpy sorts in linear time (MAX_CELLS_PER_AXIS ** 3 < 2 ** 32).
+        self.count = np.minimum(2 * cells[numbers], MAX_CELLS_PER_AXIS - 1).astype(np.int64) + 1
+        tiny = 4096 * np.finfo(coordinates[0].dtype).tiny
+        self.axes = []
+        stride = int(self.count.prod())
+        key = np.zeros(len(coordinates[0]), dtype=np.int32)
+        for number, count in zip(numbers.tolist(), self.count.tolist(), strict=True):
+            low, high = ends[number].tolist()
+            stride //= count
+            axis = _Axis(number, low, count / max(high - low, tiny), count - 1, stride)
+            key += axis.cells(coordinates[number]) * np.int32(stride)
+            self.axes.append(axis)
+        # Two passes by 16 bits, which numpy sorts in linear time (MAX_CELLS_PER_AXIS ** 3 < 2 ** 31).
         order = np.argsort((key & 0xFFFF).astype(np.uint16), kind="stable")
         if self.count.prod() > 1 << 16:
-            order = order[np.argsort((key[order] >> 16).astype(np.uint16), kind="stable")]
+            order = order[np.argsort((key >> 16).astype(np.uint16)[order], kind="stable")]
         self.order, self.key = order, key[order]
 
-    def _cell(self, x: Floats, j: int) -> Integers:
-        cell = ((x - self.low[j]) / self.width[j]).astype(np.int64)
-        return np.asarray(np.minimum(cell, self.count[j] - 1))
-
-    def rows(self, center: Floats, reach: Floats) -> tuple[Integers, Integers] | None:
-        """Where the rows of cells of a box start and end in the sorted points; None if there are too many."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            a = np.clip((center - reach)[self.axes] - self.low, 0, None) / self.width
-            b = np.clip((center + reach)[self.axes] - self.low, 0, None) / self.width
-        first = np.minimum(a, self.count - 1).astype(np.int64)
-        last = np.minimum(b, self.count - 1).astype(np.int64)
-        if (last - first + 1)[:-1].prod() > MAX_GRID_ROWS:
+    def rows(
+        self, center: Sequence[float] | Floats, reach: Sequence[float] | Floats, most: float | None = None
+    ) -> tuple[Integers, Integers] | None:
+        """Where the rows of cells of a box start and end in the sorted points; None if they are more than ``most``."""
+        spans = [axis.span(float(center[axis.number]), float(reach[axis.number])) for axis in self.axes]
+        if math.prod(last - first + 1 for first, last in spans[:-1]) > (MAX_GRID_ROWS if most is None else most):
             return None
-        base = np.zeros(1, dtype=np.int64)
-        for j in range(len(self.axes) - 1):
-            steps = np.arange(first[j], last[j] + 1) * self.stride[j]
+        base = np.zeros(1, dtype=np.int32)
+        for axis, (first, last) in zip(self.axes[:-1], spans[:-1], strict=True):
+            steps = np.arange(first, last + 1, dtype=np.int32)
+            steps *= axis.stride
             base = (base[:, None] + steps).ravel()
-        return np.searchsorted(self.key, base + first[-1]), np.searchsorted(self.key, base + last[-1] + 1)
+        first, last = spans[-1]
+        return self.key.searchsorted(base + first), self.key.searchsorted(base + (last + 1))
+
+    def keep(self, positions: Integers) -> None:
+        """Forget all but some of the sorted points."""
+        self.order, self.key = self.order.take(positions), self.key.take(positions)
+
+
+def _ends(x: AnyFloats, step: int) -> tuple[float, float]:
+    """Lowest and highest coordinate, or of nearly all points if others are so far away that cells would be large."""
+    low, high = float(x.min()), float(x.max())
+    sample = np.sort(x[::step])
+    few = sample.size // 100
+    near, far = float(sample[few]), float(sample[-1 - few])
+    most = far - near
+    if high - low > 10 * most > 0:
+        low, high = max(low, near - most), min(high, far + most)
+    return float(x.dtype.type(low)), high
+
+
+class _Seeds(NamedTuple):
+    """S points that become seeds if they are still open when it is their turn."""
+
+    center: list[list[float]]  # (S, 2 D) μ and ln σ
+    reach: list[list[float]]  # (S, 2 D) of members from there
+    columns: AnyFloats  # (S, 2 D, 1) μ and σ in the dtype of comparison
+
+
+class _Left:
+    """The points without a label, and some that got one since, as columns in an order of their own: that of the grid.
+
+    float32 input is compared in float32 first, where its numbers allow. The relative rounding errors of σ_i and σ_s
+    (3 ε each), of σ² sums (8 ε), of each Δ²/(σ_i² + σ_s²) (11 ε) and of each 2 σ_i σ_s/(σ_i² + σ_s²) (16 ε) add up to
+    less than ε (9 D + L (16 + D)) in ln κ near ln τ. Within twice that, float64 decides.
+    """
+
+    def __init__(self, mean: AnyFloats, log_std: AnyFloats, group: Integers | None, tau: float) -> None:
+        self.given = (mean, log_std)
+        self.log_tau = math.log(tau)
+        self.dim, n = mean.shape
+        self.columns = np.empty((2 * self.dim, n), np.result_type(mean, log_std))  # μ and σ
+        self.columns[: self.dim], self.columns[self.dim :] = mean, log_std
+        low, high = self.columns.min(1).astype(np.float64), self.columns.max(1).astype(np.float64)
+        largest = np.maximum(-low, high)
+        # Squares shall be float32 numbers, and a product of ratios that is none shall be of a κ < τ.
+        if largest[: self.dim].max() > 1e18 or largest[self.dim :].max() > 20 or self.log_tau < -40:
+            self.columns = self.columns.astype(np.float64, copy=False)
+        np.exp(self.columns[self.dim :], out=self.columns[self.dim :])
+        self.rounding = 2 * float(np.finfo(self.columns.dtype).eps) * (9 * self.dim - self.log_tau * (16 + self.dim))
+        self.extent = (high - low)[: self.dim].tolist()
+        self.max_std = np.exp(high[self.dim :])
+        self.reach = _reach(self.log_tau)
+        bound = SLACK - self.log_tau
+        log_reach = 2 * bound + math.log1p(math.sqrt(-math.expm1(-4 * bound)))  # arcosh e^2L
+        self.log_reach = log_reach * (1 + 1e-9)
+        self.group = group
+        self.group_of = np.zeros(0, dtype=np.int64) if group is None else group  # as given
+        self.rows = np.arange(n)
+        self.is_open = np.ones(n, dtype=np.bool_)
+        self.open = n
+        self.grid: _Grid | None = None
+        self.scanned = 0
+
+    def seeds(self, points: Integers) -> _Seeds:
+        mean, log_std = (t[:, points].astype(np.float64).T for t in self.given)  # (S, D)
+        std = np.exp(log_std)
+        reach = np.empty((points.size, 2 * self.dim))
+        reach[:, : self.dim], reach[:, self.dim :] = self.reach(std, self.max_std), self.log_reach
+        return _Seeds(
+            np.concatenate([mean, log_std], axis=1).tolist(),
+            reach.tolist(),
+            np.concatenate([mean, std], axis=1, dtype=self.columns.dtype)[:, :, None],
+        )
+
+    def take(self, seed: int, center: list[float], reach: list[float], columns: AnyFloats) -> Integers:
+        """The members of a seed, which are left no more."""
+        near = self._candidates(center, reach)
+        if self.group is not None:
+            near = near.take((self.group.take(near) == self.group_of[seed]).nonzero()[0])
+        blocks = [self._similar(near[i : i + BLOCK], seed, columns) for i in range(0, near.size, BLOCK)]
+        near = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+        self.is_open[near] = False
+        self.open -= near.size
+        return self.rows.take(near)
+
+    def _candidates(self, center: list[float], reach: list[float]) -> Integers:
+        """Where the points that are left are that a seed reaches, and some more, in ascending order."""
+        if 2 * self.open < self.rows.size:
+            self._keep(self.is_open.nonzero()[0])
+        scans_cost_more = self.scanned > SCANS_BEFORE_INDEX * self.rows.size
+        if self.grid is None and scans_cost_more and self.open > MIN_POINTS_FOR_INDEX:
+            self._build_grid()
+        if self.grid is not None:
+            rows = self.grid.rows(center, reach, min(MAX_GRID_ROWS, self.rows.size // MIN_POINTS_A_ROW))
+            if rows is not None:
+                near = _ranges(*rows)
+                return np.asarray(near.take(self.is_open.take(near).nonzero()[0]))
+        return self._scan(center, reach)
+
+    def _scan(self, center: list[float], reach: list[float]) -> Integers:
+        d = max(range(self.dim), key=lambda d: self.extent[d] / (reach[d] + 1e-300))
+        x = self.columns[d]
+        near = ((x >= center[d] - reach[d]) & (x <= center[d] + reach[d]) & self.is_open).nonzero()[0]
+        self.scanned += x.size + COMPARISON * near.size
+        return np.asarray(near)
+
+    def _build_grid(self) -> None:
+        points = self.is_open.nonzero()[0]
+        mean, std = np.split(self.columns.take(points, axis=1), 2)
+        log_std = self.given[1][:, self.rows.take(points)].astype(std.dtype)  # that of σ would be rounded
+        sample = std[:, :: max(1, points.size // 1000)].T.astype(np.float64)
+        typical = np.median(self.reach(sample, self.max_std), axis=0)
+        grid = _Grid([*mean, *log_std], np.append(typical, np.full(self.dim, self.log_reach)))
+        self._keep(points.take(grid.order))
+        self.grid = grid
+
+    def _keep(self, positions: Integers) -> None:
+        self.columns = self.columns.take(positions, axis=1)
+        self.rows = self.rows.take(positions)
+        if self.group is not None:
+            self.group = self.group.take(positions)
+        self.is_open = np.ones(positions.size, dtype=np.bool_)
+        if self.grid is not None:
+            self.grid.keep(positions)
+
+    def _similar(self, near: Integers, seed: int, center: AnyFloats) -> Integers:
+        """Those of some points in ascending order that have κ ≥ τ with the seed."""
+        first, last = near[0], near[-1] + 1
+        columns = self.columns[:, first:last] if last - first == near.size else self.columns.take(near, axis=1)
+        std, std_of_seed = columns[self.dim :], center[self.dim :]
+        delta = columns[: self.dim] - center[: self.dim]
+        delta *= delta
+        variance = std * std
+        variance += std_of_seed * std_of_seed
+        delta /= variance
+        ratio = std * (2 * std_of_seed)
+        ratio /= variance
+        log_kappa = 0.5 * np.log(np.multiply.reduce(ratio)) - 0.25 * np.add.reduce(delta)
+        some = (log_kappa >= self.log_tau - self.rounding).nonzero()[0]
+        near, log_kappa = near.take(some), log_kappa.take(some)
+        unsure = (log_kappa <= self.log_tau + self.rounding).nonzero()[0]
+        if unsure.size:
+            joins = np.ones(near.size, dtype=np.bool_)
+            joins[unsure] = self._decide(self.rows.take(near.take(unsure)), seed)
+            near = near[joins]
+        return near
+
+    def _decide(self, rows: Integers, seed: int) -> NDArray[np.bool_]:
+        """κ(row, seed) ≥ τ by float64 logarithms."""
+        mean, log_std = (t[:, np.append(rows, seed)].astype(np.float64) for t in self.given)
+        std = np.exp(log_std)
+        s, c = std[:, :-1], std[:, -1:]
+        variance = s * s + c * c
+        delta = mean[:, :-1] - mean[:, -1:]
+        ratio = (2 * c) * s / variance  # in this order exactly 1 for s = c: κ of equal Gaussians is 1
+        log_kappa = 0.5 * np.log(ratio.prod(0)) - 0.25 * (delta * delta / variance).sum(0)
+        return np.asarray(log_kappa >= self.log_tau)
 
 
 def greedy_indexed(
-    mean: Floats,
-    log_std: Floats,
-    score: NDArray[np.floating],
+    mean: AnyFloats,
+    log_std: AnyFloats,
+    score: AnyFloats,
     group: Integers | None,
     tau: float,
     min_score: float,
@@ -102,7 +301,7 @@ def greedy_indexed(
     """Greedy clustering of n eligible points of one cloud on a CPU.
 
     Args:
-        mean, log_std: (D, n) float64.
+        mean, log_std: (D, n) float32 or float64.
         score: (n,) best foreground score.
         group: (n,) only points of the seed's group join it; None: all do.
         tau: threshold in (0, 1].
@@ -111,125 +310,50 @@ def greedy_indexed(
     Returns:
         label (n,), numbered by creation, −1 none; seeds (K,).
     """
-    n = mean.shape[1]
-    label = np.full(n, -1, dtype=np.int64)
+    label = np.full(score.size, -1, dtype=np.int64)
     seeds: list[int] = []
-    if n == 0:
-        return label, np.zeros(0, dtype=np.int64)
-    log_tau = math.log(tau)
-    std = np.exp(log_std)
-    max_std = std.max(1)
-    reach_of = _Reach(log_tau)
-    grid: _Grid | None = None
-    alive = np.arange(n)  # for scans; the index keeps its own order
-    x_alive = mean[0]
-    open_points = n
-    scanned = 0
-
-    can_seed = np.flatnonzero(score >= score.dtype.type(min_score))
-    chunk = FIRST_SEEDS
-    while can_seed.size:
-        ranked, can_seed = _best(score, can_seed, chunk)
-        chunk *= 4
-        for seed in ranked.tolist():
-            if label[seed] >= 0:
-                continue
-            center, reach = mean[:, seed], reach_of(std[:, seed], max_std)
-            if grid is None and scanned > SCANS_BEFORE_INDEX * n and open_points > MIN_POINTS_FOR_INDEX:
-                alive = np.flatnonzero(label < 0)
-                sample = std[:, alive[:: max(1, alive.size // 1000)]]
-                typical = np.median(reach_of(sample, max_std[:, None]), axis=1)
-                grid = _Grid(mean[:, alive], typical)
-                order = alive[grid.order]  # a row of cells is a slice of it
-            rows = grid.rows(center, reach) if grid is not None else None
-            if rows is None:
-                if alive.size > 2 * open_points:
-                    alive = alive[label[alive] < 0]
-                    x_alive = mean[0, alive]
-                elif x_alive.size != alive.size:
-                    x_alive = mean[0, alive]
-                near = alive[(x_alive >= center[0] - reach[0]) & (x_alive <= center[0] + reach[0])]
-                scanned += alive.size
-            else:
-                near = order[_ranges(*rows)]
-            near = near[label[near] < 0]
-            if group is not None:
-                near = near[group[near] == group[seed]]
-            near = near[_joins(mean, std, near, seed, log_tau)]
-            label[near] = len(seeds)  # the seed itself among them
-            seeds.append(seed)
-            open_points -= near.size
-        can_seed = can_seed[label[can_seed] < 0]
+    if score.size == 0:
+        return label, np.array(seeds, dtype=np.int64)
+    with np.errstate(over="ignore", divide="ignore", under="ignore"):  # infinitely far is far
+        left = _Left(mean, log_std, group, tau)
+        for points in _ranked(score, min_score, label):
+            for seed, *where in zip(points.tolist(), *left.seeds(points), strict=True):
+                if label[seed] < 0:
+                    label[left.take(seed, *where)] = len(seeds)
+                    label[seed] = len(seeds)  # κ = 1, but nowhere may rounding make this loop endless
+                    seeds.append(seed)
     return label, np.array(seeds, dtype=np.int64)
 
 
-def _best(score: NDArray[np.floating], rows: Integers, count: int) -> tuple[Integers, Integers]:
-    """The ``count`` best rows (more where scores tie), ranked by score and then by row; and the others."""
-    s = score[rows]
+def _ranked(score: AnyFloats, min_score: float, label: Integers) -> Iterator[Integers]:
+    """The points without a label by score, then by number, a few at a time, while they are given labels."""
+    waiting = np.flatnonzero(score >= score.dtype.type(min_score))
+    count = 1 if waiting.size > FIRST_SEEDS else FIRST_SEEDS  # one may be all
+    while waiting.size:
+        best = _best(score, waiting, count)
+        for first in range(0, best.size, FIRST_SEEDS):
+            some = best[first : first + FIRST_SEEDS]
+            yield some[label[some] < 0]
+        waiting = waiting.take((label.take(waiting) < 0).nonzero()[0])
+        count = max(FIRST_SEEDS, 4 * count)
+
+
+def _best(score: AnyFloats, rows: Integers, count: int) -> Integers:
+    """The ``count`` best rows, ranked by score and then by row; ``rows`` are ascending."""
+    s = score.take(rows)
     if rows.size > count:
-        least = np.partition(s, rows.size - count)[rows.size - count]
-        first = s >= least
-        rows, s, rest = rows[first], s[first], rows[~first]
-    else:
-        rest = rows[:0]
-    return rows[np.argsort(-s, kind="stable")], rest
+        least = s.max() if count == 1 else np.partition(s, rows.size - count)[rows.size - count]
+        better = (s > least).nonzero()[0]
+        some = np.append(better, (s == least).nonzero()[0][: count - better.size])
+        rows, s = rows.take(some), s.take(some)
+    return rows.take(np.argsort(-s, kind="stable"))
 
 
 def _ranges(starts: Integers, ends: Integers) -> Integers:
     """All positions of some ranges, one after the other."""
     filled = ends > starts
     starts, lengths = starts[filled], (ends - starts)[filled]
-    begin = np.cumsum(lengths) - lengths
-    return np.repeat(starts - begin, lengths) + np.arange(lengths.sum())
-
-
-def _joins(mean: Floats, std: Floats, rows: Integers, seed: int, log_tau: float) -> NDArray[np.bool_]:
-    """κ(row, seed) ≥ τ by float64 logarithms; the distance alone decides most, and costs no logarithm."""
-    distance = np.zeros(rows.size)
-    ratio = np.ones(rows.size)
-    for d in range(mean.shape[0]):
-        s, c = std[d, rows], std[d, seed]
-        variance = s * s + c * c
-        delta = mean[d, rows] - mean[d, seed]
-        distance += delta * delta / variance
-        ratio *= (2 * c) * s / variance  # in this order exactly 1 for s = c: κ of equal Gaussians is 1
-    joins = distance <= -4 * log_tau + 1e-9
-    some = np.flatnonzero(joins)
-    with np.errstate(divide="ignore"):
-        log_kappa = 0.5 * np.log(ratio[some]) - 0.25 * distance[some]
-    joins[some] = log_kappa >= log_tau
-    return joins
-
-
-def greedy_plain(
-    mean: Tensor, log_std: Tensor, score: Tensor, group: Tensor | None, tau: float, min_score: float
-) -> tuple[Tensor, Tensor]:
-    """The same on any device, without an index: each seed is compared with all points that are left.
-
-    Arguments as in :func:`greedy_indexed`, as tensors. One read-back to the host for each instance.
-    """
-    n = mean.shape[1]
-    label = torch.full((n,), -1, dtype=torch.int64, device=mean.device)
-    seeds: list[int] = []
-    log_tau = math.log(tau)
-    std = log_std.exp()
-    # Rows by rank, so that the first row that is left is the next seed.
-    rows = torch.argsort(score, descending=True, stable=True)
-    could_seed = score >= min_score
-    rest = rows
-    while rest.numel():
-        seed = rest[:1]
-        if not bool(could_seed[seed]):
-            break
-        s, c = std[:, rest], std[:, seed]
-        variance = s * s + c * c
-        delta = mean[:, rest] - mean[:, seed]
-        log_kappa = 0.5 * ((2 * c) * s / variance).prod(0).log() - 0.25 * (delta * delta / variance).sum(0)
-        joins = log_kappa >= log_tau
-        if group is not None:
-            joins &= group[rest] == group[seed]
-        joins[0] = True  # κ = 1, but on no device may rounding make this loop endless
-        label[rest[joins]] = len(seeds)
-        seeds.append(int(seed))
-        rest = rest[~joins]
-    return label, torch.tensor(seeds, dtype=torch.int64, device=mean.device)
+    ends = lengths.cumsum()
+    positions = (starts - ends + lengths).repeat(lengths)
+    positions += np.arange(positions.size)
+    return positions

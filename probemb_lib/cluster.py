@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from probemb_lib._greedy import greedy_indexed, greedy_plain
+from probemb_lib._greedy import greedy_indexed
+from probemb_lib._greedy_rounds import greedy_rounds
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
 from probemb_lib.instances import Instances, best_foreground, check_clustering
 
@@ -67,30 +69,31 @@ def greedy_cluster(
         raise ValueError(f"expected threshold in (0, 1], at least {MIN_THRESHOLD}, got {threshold}")
     check_clustering(x, probabilities, batch, min_score, min_points, background)
     probabilities = at_least_float32(probabilities)
-    n = x.mean.shape[0]
-    point_batch = torch.zeros(n, dtype=torch.int64, device=x.mean.device) if batch is None else batch.long()
-
     score, semantic = best_foreground(probabilities, background)
-    eligible = torch.ones_like(point_batch, dtype=torch.bool)
-    if background is not None and n:
-        # argmax ties go to the lowest column.
-        of_background = probabilities[:, background]
-        eligible = (score > of_background) | ((score == of_background) & (semantic < background))
+    rows = None if background is None else _foreground(probabilities, background, score, semantic)
+    cloud = None if batch is None else batch.long()
 
-    label = torch.full_like(point_batch, -1)
-    seeds: list[Tensor] = []
-    count = 0
-    for b in [0] if batch is None else torch.unique(point_batch).tolist():
-        rows = (eligible & (point_batch == b)).nonzero().squeeze(1)
-        found, seed = _cluster_cloud(
-            x, rows, score[rows], semantic[rows] if class_aware else None, threshold, min_score
-        )
-        if min_points > 1:
-            found, seed = _drop_small(found, seed, min_points)
-        label[rows] = torch.where(found >= 0, found + count, -1)
-        seeds.append(rows[seed])
-        count += seed.numel()
-    seed = torch.cat(seeds) if seeds else point_batch[:0]
+    def own(t: Tensor) -> Tensor:
+        return t if rows is None else t.index_select(0, rows)
+
+    eligible = GaussianEmbedding(own(x.mean), own(x.log_std))
+    cluster = greedy_rounds if score.is_cuda else _cluster_clouds
+    found, seed = cluster(
+        eligible.mean,
+        eligible.log_std.expand(-1, x.dim),
+        own(score),
+        None if cloud is None else own(cloud),
+        own(semantic) if class_aware else None,
+        threshold,
+        min_score,
+    )
+    if min_points > 1:
+        found, seed = _drop_small(found, seed, min_points)
+    label = found
+    if rows is not None:
+        label = torch.full_like(semantic, -1).index_copy(0, rows, found)
+        seed = rows[seed]
+    point_batch = torch.zeros_like(semantic) if cloud is None else cloud
     return Instances(
         label=label,
         semantic=semantic[seed],
@@ -102,28 +105,51 @@ def greedy_cluster(
     )
 
 
+def _foreground(probabilities: Tensor, background: int, score: Tensor, semantic: Tensor) -> Tensor:
+    """Rows that are not likeliest background; argmax ties go to the lowest column."""
+    of_background = probabilities[:, background]
+    return ((score > of_background) | ((score == of_background) & (semantic < background))).nonzero().squeeze(1)
+
+
+def _cluster_clouds(
+    mean: Tensor,
+    log_std: Tensor,
+    score: Tensor,
+    cloud: Tensor | None,
+    group: Tensor | None,
+    tau: float,
+    min_score: float,
+) -> tuple[Tensor, Tensor]:
+    """One cloud after the other, with a spatial index; arguments and results as of :func:`greedy_rounds`."""
+    device = score.device
+    tensors = [t for t in (mean, log_std, score, group) if t is not None]
+    if cloud is None:
+        ends = [len(score)]
+    else:
+        order = cloud.argsort(stable=True)
+        ends = torch.unique_consecutive(cloud[order], return_counts=True)[1].cumsum(0).tolist()
+        tensors = [t.index_select(0, order) for t in tensors]
+    columns = [t.detach().cpu().numpy().T for t in tensors]
+
+    none = np.zeros(0, dtype=np.int64)
+    labels, seeds = [none], [none]
+    first = count = 0
+    for end in ends:
+        x, log_sigma, s, *groups = (t[..., first:end] for t in columns)
+        found, found_seeds = greedy_indexed(x, log_sigma, s, groups[0] if groups else None, tau, min_score)
+        labels.append(np.where(found >= 0, found + count, -1) if count else found)
+        seeds.append(found_seeds + first)
+        first, count = end, count + found_seeds.size
+    label, seed = (torch.from_numpy(np.concatenate(parts)).to(device) for parts in (labels, seeds))
+    return (label, seed) if cloud is None else (torch.empty_like(label).index_copy(0, order, label), order[seed])
+
+
 def _cluster_cloud(
     x: GaussianEmbedding, rows: Tensor, score: Tensor, group: Tensor | None, tau: float, min_score: float
 ) -> tuple[Tensor, Tensor]:
-    if score.is_cuda:
-        mean, log_std = (_columns(t, rows, x.dim) for t in x)
-        return greedy_plain(mean, log_std, score, group, tau, min_score)
-    mean, log_std = (_columns(t.cpu(), rows.cpu(), x.dim) for t in x)
-    label, seed = greedy_indexed(
-        mean.numpy(),
-        log_std.numpy(),
-        score.cpu().numpy(),
-        None if group is None else group.cpu().numpy(),
-        tau,
-        min_score,
-    )
-    return torch.from_numpy(label).to(score.device), torch.from_numpy(seed).to(score.device)
-
-
-def _columns(t: Tensor, rows: Tensor, dim: int) -> Tensor:
-    """Some rows of (N, D) or (N, 1) as contiguous float64 (D, n)."""
-    t = t.index_select(0, rows).expand(-1, dim)
-    return t.T.to(torch.float64, memory_format=torch.contiguous_format)
+    """Some rows, in their order, as one cloud."""
+    mean, log_std = (t.index_select(0, rows).expand(-1, x.dim) for t in x)
+    return _cluster_clouds(mean, log_std, score, None, group, tau, min_score)
 
 
 def _drop_small(label: Tensor, seed: Tensor, min_points: int) -> tuple[Tensor, Tensor]:

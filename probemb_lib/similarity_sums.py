@@ -15,12 +15,14 @@ and the same with i and k exchanged for the centre. A weight w_ik = ∂f/∂ ln 
 Where the loss needs the sums of a whole cloud only, the derivatives are summed in the same pass as the values and
 backward is a scaling. Where it needs them per instance, backward runs the pass again with its weights. Memory is
 O(N + K): the pass works through tiles of points and instances that stay in cache, with eager torch in place, under
-torch.compile by loops that Inductor fuses.
+torch.compile by loops that Inductor fuses, and on CUDA in eager mode and float32 by Triton kernels.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import importlib.util
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ from probemb_lib.similarity import MIN_DISSIMILARITY
 TILE_ELEMENTS_CPU = 1 << 18  # pairs in a tile: about a dozen float32 planes of this size stay in the last cache
 TILE_ELEMENTS_GPU = 1 << 22
 MAX_TILE_CENTERS = 512
+MAX_TWIN_DIM = 8  # of the Triton kernels, which unroll D: compiling takes 10 s there, and minutes for 32
 
 
 TileSums = Callable[..., tuple[list[Tensor], ...]]
@@ -65,7 +68,12 @@ def similarity_sums(
         outside: also sum −ln(1 − κ) over the points outside the instance. 1 − κ is not taken under 1e-6.
 
     Backward works once: a second differentiation raises an error.
+
+    Raises:
+        ValueError: points, centres and index differ in number, dimension or device.
     """
+    if not torch.compiler.is_compiling():
+        _check(points, centers, index)
     args = (
         points.mean,
         points.log_std.expand_as(points.mean),
@@ -76,6 +84,21 @@ def similarity_sums(
     )
     similar, negative_log = (_PerInstance if per_instance else _PerCloud).apply(*args)
     return SimilaritySums(similar, negative_log if outside else None)
+
+
+def _check(points: GaussianEmbedding, centers: GaussianEmbedding, index: InstanceIndex) -> None:
+    n, k, dim = index.index.shape[0], index.num_instances, points.mean.shape[1]
+    if points.mean.shape[0] != n or centers.mean.shape != (k, dim):
+        raise ValueError(
+            f"expected points ({n}, {dim}) and centers ({k}, {dim}), as the index has {n} points and {k} instances, "
+            f"got {tuple(points.mean.shape)} and {tuple(centers.mean.shape)}"
+        )
+    devices = {points.mean.device, centers.mean.device, index.index.device}
+    if len(devices) > 1:
+        raise ValueError(
+            f"expected one device, got points on {points.mean.device}, centers on {centers.mean.device} and the index "
+            f"on {index.index.device}"
+        )
 
 
 class _PerCloud(torch.autograd.Function):
@@ -103,7 +126,8 @@ class _PerCloud(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad, c_grad, point_batch, batch = ctx.saved_tensors  # (S, 2, N, D), (S, 2, K, D)
         scale = torch.stack(upstream[: grad.shape[0]])  # (S, B)
-        g, c = _scale_by_cloud(grad, scale, point_batch), _scale_by_cloud(c_grad, scale, batch)
+        scaled = _scale_by_cloud_opaque if torch.compiler.is_compiling() else _scale_by_cloud
+        g, c = scaled(grad, scale, point_batch), scaled(c_grad, scale, batch)
         return g[0], g[1], c[0], c[1], None, None
 
 
@@ -135,7 +159,6 @@ class _PerInstance(torch.autograd.Function):
         return g[0, 0], g[0, 1], c[0, 0], c[0, 1], None, None
 
 
-@torch.library.custom_op("probemb_lib::scale_by_cloud", mutates_args=())
 def _scale_by_cloud(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
     """Σ_s of the derivatives (S, 2, N, D) times the upstream gradient (S, B) of each row's cloud: (2, N, D)."""
     result = grad.new_zeros(grad.shape[1:])
@@ -145,7 +168,12 @@ def _scale_by_cloud(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
     return result
 
 
-@_scale_by_cloud.register_fake
+@torch.library.custom_op("probemb_lib::scale_by_cloud", mutates_args=())
+def _scale_by_cloud_opaque(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
+    return _scale_by_cloud(grad, scale, cloud)
+
+
+@_scale_by_cloud_opaque.register_fake
 def _(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
     return grad.new_empty(grad.shape[1:])
 
@@ -165,11 +193,15 @@ def _run(
     gradients: bool,
     weights: Tensor | None,
 ) -> list[Tensor]:
-    results: list[Tensor] = _all_clouds(
-        mean.detach(),
-        log_std.detach(),
-        c_mean.detach(),
-        c_log_std.detach(),
+    embeddings = mean.detach(), log_std.detach(), c_mean.detach(), c_log_std.detach()
+    results: list[Tensor]
+    if _has_twin(*embeddings):
+        from probemb_lib._triton.similarity_sums import all_clouds
+
+        results = all_clouds(*embeddings, index, weights, outside, gradients)
+        return results
+    results = _all_clouds(
+        *embeddings,
         index.index,
         index.order,
         index.ptr,
@@ -180,6 +212,26 @@ def _run(
         torch.compiler.is_compiling(),
     )
     return results
+
+
+def _has_twin(*embeddings: Tensor) -> bool:
+    x = embeddings[0]
+    return (
+        x.is_cuda
+        and all(t.dtype == torch.float32 for t in embeddings)
+        and x.shape[-1] <= MAX_TWIN_DIM
+        and not torch.compiler.is_compiling()
+        and _triton_runs_on(x.device)
+    )
+
+
+@functools.cache
+def _triton_runs_on(device: torch.device) -> bool:
+    """NVIDIA GPUs since Ampere, with a Triton for which the kernels have been compiled and tested."""
+    if torch.version.cuda is None or importlib.util.find_spec("triton") is None:
+        return False
+    major, minor = (int(n) for n in importlib.metadata.version("triton").split(".")[:2])
+    return (major, minor) >= (3, 7) and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 # An operator of its own is opaque to torch.compile, so the loop over clouds of any number and size neither breaks the

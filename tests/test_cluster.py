@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -12,19 +12,36 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from cluster_oracle import Clusters, greedy
+from cluster_oracle import Clusters, greedy, log_kappa
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from probemb_lib import GaussianEmbedding, Instances, _greedy, greedy_cluster, log_bhattacharyya
-from probemb_lib._greedy import greedy_indexed, greedy_plain
+from probemb_lib import (
+    GaussianEmbedding,
+    Instances,
+    _greedy,
+    _greedy_rounds,
+    cluster,
+    greedy_cluster,
+    log_bhattacharyya,
+)
+from probemb_lib._greedy import greedy_indexed
+from probemb_lib._greedy_rounds import greedy_rounds
 
 DATA = Path(__file__).parent / "data" / "greedy_clustering"
 CASES = [f"case_{i:02}" for i in range(8)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 # No decision of a drawn problem is nearer to τ than this: ln κ in float64 is off by some 1e-15.
 MARGIN = 1e-10
+
+
+def greedy_plain(
+    mean: Tensor, log_std: Tensor, score: Tensor, group: Tensor | None, tau: float, min_score: float
+) -> tuple[Tensor, Tensor]:
+    """The way of a GPU, for one cloud."""
+    return greedy_rounds(mean.T, log_std.T, score, None, group, tau, min_score)
+
 
 quick = settings(max_examples=120, deadline=None, derandomize=True)
 
@@ -180,9 +197,9 @@ def problems(draw: st.DrawFn, *, plain_options: bool = False, max_points: int = 
 
 
 @contextmanager
-def index_at_once(**limits: int) -> Iterator[None]:
+def index_at_once(**limits: float) -> Iterator[None]:
     """Build the spatial index before the first seed, however few the points are."""
-    with mock.patch.multiple(_greedy, SCANS_BEFORE_INDEX=-1, MIN_POINTS_FOR_INDEX=0, **limits):
+    with mock.patch.multiple(_greedy, SCANS_BEFORE_INDEX=-1, MIN_POINTS_FOR_INDEX=0, MIN_POINTS_A_ROW=1e-9, **limits):
         yield
 
 
@@ -234,7 +251,7 @@ def test_indexed_loop(limits: dict[str, int], problem: Problem) -> None:
     np.testing.assert_array_equal(seed, expected.seed)
 
 
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=120)
 @given(problems(plain_options=True))
 def test_plain_loop(problem: Problem) -> None:
     expected = problem.expected()
@@ -285,7 +302,8 @@ def test_loops_agree_on_scenes(n: int, instances: int, spread: float) -> None:
     with mock.patch.object(_greedy, "_Grid", wraps=_greedy._Grid) as grid:
         label, seed = greedy_indexed(mean, log_std, score, None, 0.35, 0.0)
     assert grid.call_count == 1
-    expected_label, expected_seed = greedy_plain(*map(torch.tensor, (mean, log_std, score)), None, 0.35, 0.0)
+    with in_rounds():  # smaller ones are quicker on a CPU
+        expected_label, expected_seed = greedy_plain(*map(torch.tensor, (mean, log_std, score)), None, 0.35, 0.0)
     equal(torch.from_numpy(label), expected_label)
     equal(torch.from_numpy(seed), expected_seed)
 
@@ -307,6 +325,239 @@ def test_scan_and_index_alternate() -> None:
     expected_label, expected_seed = greedy_plain(*map(torch.tensor, (mean, log_std, score)), None, 0.35, 0.0)
     equal(torch.from_numpy(label), expected_label)
     equal(torch.from_numpy(seed), expected_seed)
+
+
+# --- rounds, the way of a GPU ---
+
+
+@contextmanager
+def in_rounds(**limits: int) -> Iterator[None]:
+    """Cluster tensors on a CPU as those on a GPU."""
+    with (
+        mock.patch.object(cluster, "_cluster_clouds", greedy_rounds),
+        mock.patch.multiple(_greedy_rounds, **{"PAIRS": 1 << 16, **limits}),
+    ):
+        yield
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"MAX_CANDIDATES": 1},  # a seed a round
+        {"MAX_CANDIDATES": 4, "STEPS": 1},  # most rounds end before all candidates are decided
+        {"PAIRS": 40},  # few candidates, and few points compared at a time
+        {"PAIRS": 1},
+    ],
+    ids=str,
+)
+@settings(quick, max_examples=30)
+@given(problem=problems())
+def test_definition_in_rounds(limits: dict[str, int], problem: Problem) -> None:
+    """All clouds of a batch, and all options."""
+    expected = problem.expected()
+    assume(expected.margin > MARGIN)
+    with in_rounds(**limits):
+        agree(problem.found(), expected)
+
+
+@contextmanager
+def counted_rounds() -> Iterator[mock.Mock]:
+    settle = _greedy_rounds._Points._settle
+    with mock.patch.object(_greedy_rounds._Points, "_settle", autospec=True, side_effect=settle) as rounds:
+        yield rounds
+
+
+@pytest.mark.parametrize("candidates", [1024, 300, 20, 1])
+def test_rounds_are_few(candidates: int) -> None:
+    """At most n / S, and at most one an instance; and a last one that finds none."""
+    mean, log_std, score = scene(2000, 40, spread=0.1)
+    expected, _ = greedy_indexed(mean, log_std, score, None, 0.35, 0.0)
+    with mock.patch.object(_greedy_rounds, "MAX_CANDIDATES", candidates), counted_rounds() as rounds:
+        label, seed = greedy_plain(*map(torch.tensor, (mean, log_std, score)), None, 0.35, 0.0)
+    equal(label, expected)
+    assert rounds.call_count <= min(math.ceil(2000 / candidates), len(seed)) + 1
+
+
+@pytest.mark.parametrize("steps", [1, 5, 50])
+def test_chain(steps: int) -> None:
+    """Each point is similar to the one before it only: every other is a seed, and each decision waits for the last."""
+    n = 40
+    mean = torch.arange(n, dtype=torch.float64)[None] * 2
+    score = torch.linspace(1, 0.5, n, dtype=torch.float64)
+    with mock.patch.object(_greedy_rounds, "STEPS", steps), counted_rounds() as rounds:
+        label, seed = greedy_plain(mean, torch.zeros(1, n, dtype=torch.float64), score, None, 0.5, 0.0)
+    equal(label, torch.arange(n) // 2)
+    equal(seed, torch.arange(0, n, 2))
+    assert 2 <= rounds.call_count <= n / steps + 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 12])
+def test_members_wait_for_seeds_that_are_not_decided(steps: int) -> None:
+    """Whether the third point is a seed takes two steps; the fourth is one at once, but the fifth is the third's."""
+    mean = torch.tensor([[0.0, 2, 4, 8, 6]], dtype=torch.float64)
+    score = torch.linspace(1, 0.5, 5, dtype=torch.float64)
+    with mock.patch.object(_greedy_rounds, "STEPS", steps):
+        label, seed = greedy_plain(mean, torch.zeros(1, 5, dtype=torch.float64), score, None, 0.5, 0.0)
+    equal(label, [0, 0, 1, 2, 1])
+    equal(seed, [0, 2, 3])
+
+
+def test_ragged_clouds_in_rounds() -> None:
+    """Clouds of 0 to 700 points, in no order, with classes; the numbers of clouds are not consecutive."""
+    rng = np.random.default_rng(0)
+    cloud = rng.permutation(np.repeat([0, 3, 4, 10**12], [1, 700, 40, 300]))
+    mean, log_std, _ = scene(cloud.size, 60, spread=0.5)
+    x = GaussianEmbedding(torch.from_numpy(mean.T.copy()), torch.from_numpy(log_std.T.copy()))
+    p = torch.from_numpy(rng.dirichlet(np.ones(5), cloud.size).round(1))  # many ties
+    options = {"batch": torch.from_numpy(cloud), "class_aware": True, "min_score": 0.4, "min_points": 2}
+    expected = greedy_cluster(x, p, **options)
+    assert len(expected) > 50
+    with in_rounds():
+        found = greedy_cluster(x, p, **options)
+    for name in ("label", "semantic", "score", "seed", "batch"):
+        equal(getattr(found, name), getattr(expected, name))
+
+
+# --- decisions next to the threshold ---
+
+
+@pytest.mark.parametrize("way", ["scan", "index", "rounds"])
+@pytest.mark.parametrize(
+    ("tau", "spread", "shift"),
+    [(0.35, 0.1, 0.0), (0.35, 0.7, 100.0), (0.999, 0.01, 0.0), (1e-12, 2.0, 0.0), (1e-40, 5.0, 0.0), (0.5, 0.1, 1e6)],
+)
+@pytest.mark.parametrize("dim", [1, 3, 6])
+def test_next_to_the_threshold(dim: int, tau: float, spread: float, shift: float, way: str) -> None:
+    """Points in float32 whose κ with the seed is τ but for the rounding of their coordinates."""
+    rng = np.random.default_rng(dim)
+    log_std = (spread * rng.uniform(-1, 1, (3000, dim))).astype(np.float32)
+    log_std[0] = 0
+    d, variance = np.abs(log_std.astype(float)), np.exp(2 * log_std.astype(float)) + 1
+    slack = -math.log(tau) - 0.5 * np.log(np.cosh(d)).sum(1)
+    log_std[slack < 0] = 0
+    direction = rng.normal(size=(3000, dim))
+    distance = np.sqrt(4 * np.maximum(slack, 0) / np.square(direction / np.sqrt(variance)).sum(1))[:, None]
+    mean = (shift + direction * distance).astype(np.float32)
+    mean[0] = shift
+    score = np.where(np.arange(3000) == 0, 0.9, 0.1).astype(np.float32)
+
+    log_k = log_kappa(mean.astype(float), log_std.astype(float), 0)
+    clear = np.abs(log_k - math.log(tau)) > 1e-12 * (1 - math.log(tau))
+    clear[0] = True
+    x = GaussianEmbedding(torch.from_numpy(mean[clear]), torch.from_numpy(log_std[clear]))
+    p = torch.from_numpy(score[clear])[:, None]
+    expected = np.where(log_k[clear] >= math.log(tau), 0, -1)
+    assert clear.mean() > 0.9
+    with {"scan": nullcontext, "index": index_at_once, "rounds": in_rounds}[way]():
+        found = greedy_cluster(x, p, background=None, threshold=tau, min_score=0.5)
+    equal(found.label, expected)
+    if shift < 1e6:  # where the spacing of coordinates is large, few are near τ
+        assert 100 < expected.sum() + len(expected) < len(expected) - 100
+        in_float32 = log_bhattacharyya(x, x.select(torch.tensor([0])))[:, 0] >= math.log(tau)
+        assert not torch.equal(in_float32, torch.from_numpy(expected == 0))  # so float64 must have decided
+
+
+# --- large problems, and where an index cannot help ---
+
+
+def hard(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """mean (D, n), log_std (D, n), score (n,) in float32."""
+    rng = np.random.default_rng(0)
+    n = 1500
+    mean, log_std, score = rng.random((3, n)) * 4, rng.normal(size=(3, n)) * 0.1 - 2, rng.random(n)
+    if name == "all equal":
+        mean[:], log_std[:], score[:] = 1, 0, 0.5
+    elif name == "one place":
+        mean[:], log_std = 1, rng.uniform(-6.9, 6.9, (3, n))
+    elif name == "sigma from 1e-3 to 1e3":
+        log_std = rng.uniform(-6.9, 6.9, (3, n))
+    elif name == "two sizes":
+        log_std = rng.choice([-4.0, 1.0], (1, n), p=[0.8, 0.2]) + np.zeros((3, 1))
+    elif name == "own instances":
+        log_std[:] = -7
+    elif name == "one instance":
+        log_std[:] = 3
+    elif name == "a point far away":
+        mean[:, 1] = [1e9, -1e9, 1e9]
+    elif name == "equal scores":
+        score[:] = score[0]
+    elif name == "nearly equal sigma":
+        mean[:], log_std = 1, 1 + np.array([[0], [1e-4], [0]]) * rng.random((3, n))
+    return mean.astype(np.float32), log_std.astype(np.float32), score.astype(np.float32)
+
+
+HARD = {
+    "all equal": 1.0,
+    "one place": 0.35,
+    "sigma from 1e-3 to 1e3": 0.35,
+    "two sizes": 0.35,
+    "own instances": 0.35,
+    "one instance": 0.35,
+    "a point far away": 0.35,
+    "equal scores": 0.35,
+    "nearly equal sigma": 1 - 1e-11,
+}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("name", HARD)
+def test_hard_problems(name: str, at_once: bool) -> None:
+    mean, log_std, score = hard(name)
+    with index_at_once() if at_once else nullcontext():
+        label, seed = greedy_indexed(mean, log_std, score, None, HARD[name], 0.0)
+    with in_rounds():  # smaller ones are quicker on a CPU
+        expected_label, expected_seed = greedy_plain(*map(torch.tensor, (mean, log_std, score)), None, HARD[name], 0.0)
+    equal(torch.from_numpy(label), expected_label)
+    equal(torch.from_numpy(seed), expected_seed)
+    assert (len(seed) == 1) == (name in ("all equal", "one instance"))
+
+
+@contextmanager
+def counted_comparisons() -> Iterator[list[int]]:
+    similar, sizes = _greedy._Left._similar, []
+
+    def count(self: _greedy._Left, near: np.ndarray, *args: Any) -> np.ndarray:
+        sizes.append(near.size)
+        return similar(self, near, *args)
+
+    with mock.patch.object(_greedy._Left, "_similar", count):
+        yield sizes
+
+
+def test_comparisons_grow_like_the_points() -> None:
+    """At a fixed density a seed looks at its neighbourhood only, however many points and instances there are."""
+    a_point = []
+    for instances in (60, 240, 960):
+        n = 20 * instances
+        with counted_comparisons() as sizes:
+            greedy_indexed(*scene(n, instances, spread=0.1), None, 0.35, 0.0)
+        a_point.append(sum(sizes) / n)
+    assert max(a_point) < 8
+    assert a_point[2] < 1.3 * a_point[1]
+
+
+@pytest.mark.parametrize(("name", "most"), [("one place", 0.35), ("a point far away", 0.02)])
+def test_the_grid_finds_what_tells_points_apart(name: str, most: float) -> None:
+    """σ where all lie in one place; and a single point does not make its cells useless."""
+    mean, log_std, score = hard(name)
+    with index_at_once(), counted_comparisons() as sizes:
+        _, seed = greedy_indexed(mean, log_std, score, None, 0.35, 0.0)
+    assert sum(sizes) < most * score.size * len(seed)
+
+
+def test_many_small_clouds() -> None:
+    rng = np.random.default_rng(0)
+    cloud = rng.integers(0, 500, 2000)
+    x = GaussianEmbedding(torch.from_numpy(rng.random((2000, 2))), torch.full((2000, 1), -1.5, dtype=torch.float64))
+    score = torch.from_numpy(rng.random((2000, 1)))
+    found = greedy_cluster(x, score, batch=torch.from_numpy(cloud), background=None)
+    with in_rounds():
+        other = greedy_cluster(x, score, batch=torch.from_numpy(cloud), background=None)
+    equal(found.label, other.label)
+    alone = greedy_cluster(x.select(torch.from_numpy(cloud == 7)), score[cloud == 7], background=None)
+    equal(found.split()[7].label, alone.label)
+    assert bool((found.batch.diff() >= 0).all())
 
 
 # --- the parts of the index ---
@@ -388,6 +639,26 @@ def test_largest_grid() -> None:
         rtol=0,
         atol=(1 << 20) + (1 << 10) + 1,
     )  # float rounding may move a point by a cell
+
+
+def test_coordinates_of_the_grid_are_not_rounded() -> None:
+    """μ and ln σ as they came. Near τ = 1, what a logarithm of σ in float32 loses is as large as a cell."""
+    rng = np.random.default_rng(0)
+    mean, log_std = rng.random((2, 2, 50)).astype(np.float32)
+    with index_at_once(), mock.patch.object(_greedy, "_Grid", wraps=_greedy._Grid) as grid:
+        greedy_indexed(mean, log_std, rng.random(50), None, 0.35, 0.0)
+    np.testing.assert_array_equal(grid.call_args.args[0], np.concatenate([mean, log_std]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 60, 99, 100, 101])
+def test_best(count: int) -> None:
+    """Equal scores by row, and no more of them than asked for."""
+    rng = np.random.default_rng(count)
+    score = rng.integers(0, 4, 200) / 4
+    rows = np.sort(rng.choice(200, 100, replace=False))
+    np.testing.assert_array_equal(
+        _greedy._best(score, rows, count), rows[np.argsort(-score[rows], kind="stable")][:count]
+    )
 
 
 # --- properties ---

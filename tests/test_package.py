@@ -401,7 +401,7 @@ if not values[-1] < values[0]:
 found = greedy_cluster(output.embedding, output.probabilities, batch=batch)
 print(len(found), tuple(found.label.shape))
 
-import probemb_adapters.pointnet2  # needs torch alone
+import probemb_adapters.pointnet2  # needs torch and scipy alone
 try:
     import probemb_adapters.partnet
 except ImportError as error:

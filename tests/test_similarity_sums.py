@@ -485,3 +485,27 @@ def test_compiled_with_changing_sizes(per_instance: bool, monkeypatch: pytest.Mo
     assert traced.cache_info().currsize == (2 if per_instance else 1)  # per instance, values and derivatives apart
     assert graphs[0] > 0
     assert graphs[1:] == [graphs[1]] * 4, graphs
+
+
+@pytest.mark.parametrize(
+    ("points", "centers", "message"),
+    [
+        ((4, 3), (2, 3), r"expected points \(5, 3\) and centers \(2, 3\).*got \(4, 3\) and \(2, 3\)"),
+        ((6, 3), (2, 3), r"got \(6, 3\) and \(2, 3\)"),
+        ((5, 3), (1, 3), r"got \(5, 3\) and \(1, 3\)"),
+        ((5, 3), (3, 3), r"got \(5, 3\) and \(3, 3\)"),
+        ((5, 3), (2, 2), r"got \(5, 3\) and \(2, 2\)"),
+    ],
+)
+def test_what_does_not_fit_the_index(points: tuple[int, int], centers: tuple[int, int], message: str) -> None:
+    x, c = (GaussianEmbedding(torch.rand(shape), torch.rand(shape)) for shape in (points, centers))
+    index = index_instances(torch.tensor([0, 0, 1, 1, -1]))
+    with pytest.raises(ValueError, match=message):
+        similarity_sums(x, c, index)
+
+
+def test_two_devices() -> None:
+    x = GaussianEmbedding(torch.rand(5, 3), torch.rand(5, 3))
+    c = GaussianEmbedding(torch.rand(2, 3, device="meta"), torch.rand(2, 3, device="meta"))
+    with pytest.raises(ValueError, match="expected one device, got points on cpu, centers on meta"):
+        similarity_sums(x, c, index_instances(torch.tensor([0, 0, 1, 1, -1])))
