@@ -1,11 +1,12 @@
-# make demo       train on generated chairs for some minutes, find the parts of real furniture, write a report
-# make test       run all tests
-# make minkowski  build MinkowskiEngine for ScanNet: some minutes, once; make test does so as well
-# make check      formatting, lint and types
-# make bench      losses and clustering against what people use today
-# make gpu        the kernels on a real GPU: tests and timings
-# make docs       the pages as HTML
-# make clean      remove the environment, caches and results
+# make demo         train on generated chairs for some minutes, find the parts of real furniture, write a report
+# make test         run all tests
+# make minkowski    build MinkowskiEngine for ScanNet: some minutes, once; make test does so as well
+# make check        formatting, lint and types
+# make bench        everything against what people use today: tables, a JSON file and a picture; up to an hour
+# make bench-quick  the same in small sizes, two minutes
+# make gpu          the kernels on a real GPU: tests and timings
+# make docs         the pages as HTML
+# make clean        remove the environment, caches and results
 #
 # The environment is .venv. A torch that is there, in .venv or where PYTHON finds it, is kept; otherwise TORCH is
 # installed, for example: make demo TORCH="torch --index-url ..." for another build.
@@ -22,7 +23,7 @@ comma := ,
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test minkowski check bench gpu docs clean
+.PHONY: help demo test minkowski check bench bench-quick gpu docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -44,12 +45,13 @@ check: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev $(VENV)/.minkowski
 	@echo "== Benchmarks, one thread: leave the machine alone meanwhile"
 	$(PY) benchmarks/run.py $(ARGS)
-	$(PY) benchmarks/partnet_ap.py
-	$(PY) benchmarks/scannet_ap.py
-	$(PY) benchmarks/large_scene.py
+
+bench-quick: $(VENV)/.dev $(VENV)/.minkowski
+	@echo "== Benchmarks in small sizes"
+	$(PY) benchmarks/run.py --quick $(ARGS)
 
 gpu: $(VENV)/.dev
 	@echo "== Kernels against their references on this GPU, then timings"

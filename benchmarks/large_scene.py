@@ -11,32 +11,19 @@ the positions and what the simulated network knows of the points.
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import json
-import math
-import multiprocessing
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from harness import Growth, PeakMemory, Results, in_new_process, run_alone
 
+# isort: split
 import numpy as np
-import scipy
 import torch
-from run import cpu_name
 from torch import Tensor
 
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster
 from probemb_lib.tiling import cluster_tiles
-
-ROOT = Path(__file__).resolve().parent
 
 ROOM = np.array([7.0, 6.0, 2.8])  # metres
 ROOMS_IN_A_ROW = 6
@@ -156,18 +143,13 @@ def whole(floor: Floor) -> tuple[Instances, dict[str, float]]:
 
 def measure(way: Callable[[Floor], tuple[Instances, dict[str, float]]], rooms: int, points_in_room: int) -> Measured:
     """Cluster a floor of some rooms."""
-    torch.set_num_threads(1)
     way(build(1, 2000))  # code and buffers are loaded
     floor = build(rooms, points_in_room)
-    clear = Path("/proc/self/clear_refs")
-    if clear.exists():
-        clear.write_text("5")  # forget the peak so far
-    before = kilobytes("VmRSS")
-    start = time.perf_counter()
-    found, details = way(floor)
-    seconds = time.perf_counter() - start
-    peak = (kilobytes("VmHWM") - before) * 1024 / 1e6
-    return Measured(found.label, {"seconds": seconds, "peak_mb": peak} | details | quality(found, floor))
+    with PeakMemory() as peak:
+        start = time.perf_counter()
+        found, details = way(floor)
+        seconds = time.perf_counter() - start
+    return Measured(found.label, {"seconds": seconds, "peak_mb": peak.megabytes} | details | quality(found, floor))
 
 
 class Measured(NamedTuple):
@@ -201,13 +183,6 @@ def tiled(floor: Floor) -> tuple[Instances, dict[str, float]]:
     }
 
 
-def kilobytes(key: str) -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return math.nan
-    return next(float(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
-
-
 def pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The pairs of labels that points have, and how many points."""
     width = int(b.max()) + 1
@@ -237,11 +212,6 @@ def quality(found: Instances, floor: Floor) -> dict[str, float]:
     }
 
 
-def exponent(x: list[float], y: list[float]) -> float:
-    """p of y ≈ c x^p, by least squares of the logarithms."""
-    return float(np.polyfit(np.log(x), np.log(np.maximum(y, 1e-3)), 1)[0])
-
-
 def show(rows: list[dict[str, Any]]) -> None:
     print(f"\n{'':24}{'tiles':>36}{'whole':>28}")
     print(f"{'rooms':>6}{'points':>12}{'tiles':>6}", end="")
@@ -254,61 +224,25 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(f"{row['same_points']:14.3%}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few and sparse rooms, for CI")
-    parser.add_argument(
-        "--output", type=Path, help="JSON file; by default benchmarks/results/large_scene-{machine}.json"
-    )
-    options = parser.parse_args()
-    rooms, points_in_room = ([1, 2, 4], 10_000) if options.quick else ([1, 5, 10, 30], 166_667)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    results: dict[str, Any] = {
-        "machine": cpu_name(),
-        "threads": 1,
-        "date": datetime.date.today().isoformat(),
-        "commit": commit.stdout.strip() or None,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
-        "load": os.getloadavg()[0],
-        "tile_size": TILE,
-        "overlap": OVERLAP,
-        "points_in_room": points_in_room,
-    }
-    print(f"{results['machine']}, torch {torch.__version__}, one thread, load {results['load']:.1f}")
-    rows = []
+def measure_sizes(rooms: list[int], points_in_room: int) -> Results:
+    rows: list[dict[str, Any]] = []
     for n in rooms:
-        done = []
-        for way in (tiled, whole):
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                done.append(process.submit(measure, way, n, points_in_room).result())
-        own, at_once = done
-        row = {"rooms": n, "points": len(own.label), "objects": OBJECTS * n}
+        own, at_once = (in_new_process(measure, way, n, points_in_room) for way in (tiled, whole))
+        row: dict[str, Any] = {"rooms": n, "points": len(own.label), "objects": OBJECTS * n}
         row |= {"tiled": own.numbers, "whole": at_once.numbers}
         rows.append(row | {"same_points": agreement(own.label, at_once.label)})
     show(rows)
-    results["sizes"] = rows
-    points = [row["points"] for row in rows]
-    for kind in ("tiled", "whole"):
-        for name in ("seconds", "peak_mb"):
-            results[f"exponent_{kind}_{name}"] = exponent(points, [row[kind][name] for row in rows])
-    print(f"\nexponents by points     tiles: time {results['exponent_tiled_seconds']:.2f}", end="")
-    print(f", memory {results['exponent_tiled_peak_mb']:.2f}", end="")
-    print(f"     whole: time {results['exponent_whole_seconds']:.2f}, memory {results['exponent_whole_peak_mb']:.2f}")
-    path = options.output
-    if path is None and not options.quick:
-        path = ROOT / "results" / f"large_scene-{cpu_name().lower().replace(' ', '-')}.json"
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(temporary, path)
-        print(f"\nresults  {path}")
+    results = Results(numbers={"tile_size": TILE, "overlap": OVERLAP, "points_in_room": points_in_room, "sizes": rows})
+    points = [float(row["points"]) for row in rows]
+    for kind, title in (("tiled", "Rooms in tiles"), ("whole", "Rooms at once")):
+        seconds, peaks = ([row[kind][name] for row in rows] for name in ("seconds", "peak_mb"))
+        results.add(Growth(f"{title}, simulated network and clustering", "points", points, seconds, peaks))
+    return results
+
+
+def benchmark(quick: bool) -> Results:
+    return measure_sizes([1, 4], 10_000) if quick else measure_sizes([1, 5, 10, 30], 166_667)
 
 
 if __name__ == "__main__":
-    main()
+    run_alone("large_scene", __doc__, benchmark)
