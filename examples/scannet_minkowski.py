@@ -357,7 +357,7 @@ def evaluate_model(
             if "instance" in scene:
                 add_scene(metric, found, evaluation_target(scene))
             if i % every == 0:
-                shown.append(scene_result(scene, found, embedding))
+                shown.append(scene_result(scene, found, embedding)._replace(name=f"{scene.scene_id}, {name}"))
             yield scene_predictions(scene, found.masks(), found.semantic, found.score)
 
     if options.submission:
