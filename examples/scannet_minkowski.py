@@ -441,7 +441,8 @@ def charts(evaluations: Sequence[Evaluation]) -> list[Chart]:
         if e.fit is not None:
             fitted = fit_chart(e.fit, "AP50")
             parameter = "threshold τ" if e.name == "probabilistic" else "lowest seed value"
-            found.append(replace(fitted, title=f"Choice of the clustering's parameter: {e.name}", x=parameter))
+            title, mark = f"Choice of the clustering's parameter: {e.name}", (e.fit.threshold, f"{e.fit.threshold:g}")
+            found.append(replace(fitted, title=title, x=parameter, mark=mark))
         if e.history:
             found.append(replace(loss_chart([epoch["loss"] for epoch in e.history]), title=f"Training: {e.name}"))
     return found
