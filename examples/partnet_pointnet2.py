@@ -37,11 +37,13 @@ from tqdm import tqdm
 from probemb_adapters.baselines import BASELINES, Clusters, fit_baseline
 from probemb_adapters.experiment import (
     RunOptions,
+    clouds_to_predict,
     load_model,
     merged,
     save_model,
     settings_of,
     train_network,
+    with_defaults,
     write_metrics,
     write_results,
 )
@@ -59,7 +61,7 @@ from probemb_adapters.partnet import (
 from probemb_adapters.partnet_detection import PartNetDetection
 from probemb_adapters.partnet_predictions import shape_predictions, write_ground_truth, write_predictions
 from probemb_adapters.pointnet2 import PointNet2, local_covariance
-from probemb_adapters.points import nearest, read_clouds, unit_sphere, write_instances
+from probemb_adapters.points import nearest, unit_sphere, write_instances
 from probemb_adapters.report import (
     Row,
     Section,
@@ -162,8 +164,7 @@ def resolve(options: Options) -> Options:
         "augmentation": "paper" if real else "upright",
         "workers": 4 if real else 0,
     }
-    missing = {name: value for name, value in defaults.items() if getattr(options, name) is None}
-    options = replace(options, **missing)
+    options = with_defaults(options, defaults)
     if options.add_generated and not options.class_agnostic:
         raise SystemExit("--add-generated needs --class-agnostic: generated parts have other classes")
     if options.official_files and len(options.evaluate) > 1:
@@ -577,12 +578,7 @@ def run_prediction(options: Options, fabric: Fabric) -> None:
     """Segment the user's own clouds; results lie in the output folder under the names of the files."""
     model = Model.load(options.evaluate[0])
     first = 0 if model.background is None else 1
-    clouds = [cloud for path in options.predict for cloud in read_clouds(path)]
-    names = [cloud.name for cloud in clouds]
-    if len(set(names)) < len(names):
-        raise SystemExit(
-            f"--predict: results are named after the files, expected different names, got {', '.join(names)}"
-        )
+    clouds = clouds_to_predict(options)
     shapes = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
         pos = unit_sphere(cloud.pos, options.up)

@@ -40,17 +40,19 @@ from tqdm import tqdm
 
 from probemb_adapters.experiment import (
     RunOptions,
+    clouds_to_predict,
     load_model,
     merged,
     save_model,
     settings_of,
     train_network,
+    with_defaults,
     write_metrics,
     write_results,
 )
 from probemb_adapters.minkowski import MinkowskiBackbone
 from probemb_adapters.minkunet import MinkUNet14A, MinkUNet18A, MinkUNet34C
-from probemb_adapters.points import Cloud, read_clouds, write_instances
+from probemb_adapters.points import Cloud, write_instances
 from probemb_adapters.pretrained import load_pretrained
 from probemb_adapters.report import Chart, Line, Row, Section, Table, fit_chart, loss_chart, write_report
 from probemb_adapters.rooms import write_rooms
@@ -152,8 +154,7 @@ def resolve(options: Options) -> Options:
         "schedule": "one-cycle",
         "workers": 4 if real else 0,
     }
-    missing = {name: value for name, value in defaults.items() if getattr(options, name) is None}
-    options = replace(options, **missing)
+    options = with_defaults(options, defaults)
     if not 0 < options.held_out < 1:
         raise SystemExit(f"--held-out: expected a share between 0 and 1, got {options.held_out}")
     if not options.methods or len(set(options.methods)) < len(options.methods):
@@ -574,12 +575,7 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
 def run_prediction(options: Options, fabric: Fabric) -> None:
     """Segment the user's own scans; results lie in the output folder under the names of the files."""
     model = Model.load(options.evaluate[0])
-    clouds = [cloud for path in options.predict for cloud in read_clouds(path)]
-    names = [cloud.name for cloud in clouds]
-    if len(set(names)) < len(names):
-        raise SystemExit(
-            f"--predict: results are named after the files, expected different names, got {', '.join(names)}"
-        )
+    clouds = clouds_to_predict(options)
     shown = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
         data = cloud_data(cloud, options)

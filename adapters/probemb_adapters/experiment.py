@@ -11,7 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from probemb_adapters.checkpoint import load_checkpoint, save_checkpoint
 from probemb_adapters.files import replaced_file
+from probemb_adapters.points import Cloud, read_clouds
 from probemb_adapters.report import Section, Table, write_report
 from probemb_adapters.sampling import SeededBatches, SeededItems
 from probemb_adapters.training import LAST, Losses, Training, gather_in_order, train
@@ -92,6 +93,29 @@ def settings_of(options: RunOptions, leave_out: Iterable[str] = ()) -> dict[str,
     left_out = {*RUNNING, *MACHINE, *leave_out}
     settings = {name: value for name, value in asdict(options).items() if name not in left_out}
     return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+
+
+AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
+
+
+def with_defaults(options: AnyOptions, defaults: Mapping[str, Any]) -> AnyOptions:
+    """The options with what is None taken from ``defaults``.
+
+    >>> with_defaults(RunOptions(epochs=3), {"epochs": 20, "batch_size": 4}).epochs
+    3
+    """
+    return replace(options, **{name: value for name, value in defaults.items() if getattr(options, name) is None})
+
+
+def clouds_to_predict(options: RunOptions) -> list[Cloud]:
+    """The clouds of the files of ``--predict``; results are named after them, so equal names end the program."""
+    clouds = [cloud for path in options.predict for cloud in read_clouds(path)]
+    names = [cloud.name for cloud in clouds]
+    if len(set(names)) < len(names):
+        raise SystemExit(
+            f"--predict: results are named after the files, expected different names, got {', '.join(names)}"
+        )
+    return clouds
 
 
 # --- training

@@ -10,18 +10,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-Array: TypeAlias = NDArray[Any] | Tensor
-Bool: TypeAlias = NDArray[np.bool_]
-Int: TypeAlias = NDArray[np.int64]
-Float32: TypeAlias = NDArray[np.float32]
-Float64: TypeAlias = NDArray[np.float64]
+from probemb_lib.metrics._inputs import Array, Bool, Float32, Float64, Int, as_integers, as_numpy
 
 _LEVELS = np.arange(0, 1.01, 0.01).astype(np.float32)  # (101,) levels of recall
 _CHUNK = 1 << 14  # points a matrix product takes at once; float32 counts are exact up to 2²⁴
@@ -119,7 +113,7 @@ class PartNetAP:
             TypeError: masks or ``other`` not bool, classes or rows not integer, scores not real numbers.
             ValueError: shapes that do not fit together, a class or row out of range, a score that is NaN.
         """
-        masks = _numpy(pred_masks)
+        masks = as_numpy(pred_masks)
         if masks.dtype != np.bool_:
             raise TypeError(f"pred_masks: expected bool, got {masks.dtype}; pass pred_masks != 0")
         gt_classes = self._classes("gt_classes", gt_classes)
@@ -151,6 +145,7 @@ class PartNetAP:
         Raises:
             TypeError, ValueError: as :meth:`update`.
 
+        >>> import torch
         >>> metric = PartNetAP(num_classes=1, iou_thresholds=(0.5,))
         >>> zero = torch.zeros(1, dtype=torch.long)
         >>> metric.update_labels(torch.tensor([0, 0, -1]), zero, torch.ones(1), torch.tensor([0, 0, 0]), zero)
@@ -251,7 +246,7 @@ class PartNetAP:
         return np.insert(precision, 0, 1), np.insert(recall, 0, 0)
 
     def _classes(self, name: str, x: Array) -> Int:
-        classes = _integers(name, x)
+        classes = as_integers(name, x)
         if classes.size and (classes.min() < 0 or classes.max() >= self.num_classes):
             raise ValueError(
                 f"{name}: expected 0 to {self.num_classes - 1}, got {classes.min()} to {classes.max()}; "
@@ -316,7 +311,7 @@ def average_precision(hit: Array, gt_count: int) -> float:
     >>> round(average_precision(np.array([True, False, True]), gt_count=2), 4)  # 51 levels at 1, 50 at 2/3
     0.835
     """
-    hits = _numpy(hit)
+    hits = as_numpy(hit)
     if hits.dtype != np.bool_:
         raise TypeError(f"hit: expected bool, got {hits.dtype}; pass hit != 0")
     if hits.ndim != 1:
@@ -428,25 +423,8 @@ def _repeat(counts: list[int]) -> Int:
     return np.repeat(np.arange(len(counts)), np.array(counts, np.int64))
 
 
-def _numpy(x: Array) -> NDArray[Any]:
-    """An array on the host; numpy has no bfloat16, so it becomes float32."""
-    if isinstance(x, Tensor):
-        x = x.detach().cpu()
-        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
-    return np.asarray(x)
-
-
-def _integers(name: str, x: Array) -> NDArray[Any]:
-    array = _numpy(x)
-    if array.ndim != 1:
-        raise ValueError(f"{name}: expected one dimension, got shape {array.shape}")
-    if array.size and array.dtype.kind not in "iu":  # an empty tensor is float without being meant so
-        raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    return array
-
-
 def _rows(name: str, x: Array, length: int, table: str) -> Int:
-    rows = _integers(name, x)
+    rows = as_integers(name, x)
     if rows.size and (rows.min() < -1 or rows.max() >= length):
         raise ValueError(
             f"{name}: expected -1 or a row of {table}, which has {length}, got {rows.min()} to {rows.max()}; "
@@ -458,7 +436,7 @@ def _rows(name: str, x: Array, length: int, table: str) -> Int:
 def _kept(other: Array | None, length: int) -> Bool:
     if other is None:
         return np.ones(length, np.bool_)
-    array = _numpy(other)
+    array = as_numpy(other)
     if array.dtype != np.bool_:
         raise TypeError(f"other: expected bool, got {array.dtype}; pass other != 0")
     if array.shape != (length,):
@@ -467,7 +445,7 @@ def _kept(other: Array | None, length: int) -> Bool:
 
 
 def _scores(x: Array) -> Float32:
-    array = _numpy(x)
+    array = as_numpy(x)
     if array.ndim != 1:
         raise ValueError(f"pred_scores: expected one dimension, got shape {array.shape}")
     if array.dtype.kind not in "fiu":

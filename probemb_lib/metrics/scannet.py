@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from probemb_lib.metrics.partnet import Array, Bool, Float64, Int, _integers, _numpy
+from probemb_lib.metrics._inputs import Array, Bool, Float64, Int, as_integers, as_numpy
 
 CLASS_IDS = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
 
@@ -126,7 +126,7 @@ class ScanNetAP:
             TypeError: masks not bool, labels or gt not integer, scores not real numbers.
             ValueError: shapes that do not fit together, a negative gt, a score that is NaN.
         """
-        masks = _numpy(pred_masks)
+        masks = as_numpy(pred_masks)
         if masks.dtype != np.bool_:
             raise TypeError(
                 f"pred_masks: expected bool, got {masks.dtype}; pass pred_masks != 0, and bits packed by "
@@ -155,7 +155,7 @@ class ScanNetAP:
         >>> round(metric.compute()["ap"], 4)
         0.5556
         """
-        bits = _numpy(pred_bits)
+        bits = as_numpy(pred_bits)
         if bits.dtype != np.uint8:
             raise TypeError(
                 f"pred_bits: expected uint8 as numpy.packbits gives it, got {bits.dtype}; pass bool masks to update"
@@ -187,7 +187,7 @@ class ScanNetAP:
         >>> round(metric.compute()["ap"], 4)
         0.5556
         """
-        label, num_pred = _integers("label", label), len(_integers("pred_labels", pred_labels))
+        label, num_pred = as_integers("label", label), len(as_integers("pred_labels", pred_labels))
         if label.size and (label.min() < -1 or label.max() >= num_pred):
             raise ValueError(
                 f"label: expected -1 or a row of pred_labels, which has {num_pred}, got {label.min()} to "
@@ -269,7 +269,7 @@ class ScanNetAP:
 
     def _truth(self, gt: Array) -> _Truth:
         """Which column of a table of counts each vertex belongs to: 0 is void, then the instances by ascending id."""
-        ids = _integers("gt", gt)
+        ids = as_integers("gt", gt)
         if ids.dtype.itemsize == 1:
             raise TypeError(f"gt: expected integers that hold label * 1000 + instance, got {ids.dtype}; use int64")
         ids = ids.astype(np.int64, copy=False)
@@ -299,7 +299,7 @@ class ScanNetAP:
 
     def _add(self, overlap: Int, pred_labels: Array, pred_scores: Array, truth: _Truth) -> None:
         """Add a scene by the vertices that each prediction shares with void and with each GT instance, (P, 1 + G)."""
-        labels, scores = _integers("pred_labels", pred_labels).astype(np.int64), _scores(pred_scores)
+        labels, scores = as_integers("pred_labels", pred_labels).astype(np.int64), _scores(pred_scores)
         if not len(overlap) == len(labels) == len(scores):
             raise ValueError(
                 f"expected a label and a score for each of the {len(overlap)} predictions, got "
@@ -415,7 +415,7 @@ def _mean(values: Float64) -> float:
 
 
 def _scores(x: Array) -> Float64:
-    array = _numpy(x)
+    array = as_numpy(x)
     if array.ndim != 1:
         raise ValueError(f"pred_scores: expected one dimension, got shape {array.shape}")
     if array.dtype.kind not in "fiu":
