@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from probemb_lib.gaussian import GaussianEmbedding, check_embedding
+from probemb_lib.gaussian import GaussianEmbedding, check_embedding, columns
 from probemb_lib.labels import IGNORED, NO_INSTANCE
-from probemb_lib.segments import gather_rows, segment_sum
+from probemb_lib.segments import gather_points, segment_sum
 
 Covariance = Literal["mean", "independent"]
 
@@ -158,19 +158,23 @@ def aggregate_instances(
     >>> aggregate_instances(x, torch.tensor([5, 5, -1])).mean
     tensor([[1.]])
     """
-    if covariance not in ("mean", "independent"):
-        raise ValueError(f'expected covariance "mean" or "independent", got {covariance!r}')
     x = check_embedding(embedding)
     index = as_index(instance, batch, x.mean)
-    # One gather and one sum for mean and variance together: (M, D + D or 1).
-    moments = torch.cat([x.mean, torch.exp(2 * x.log_std)], dim=1)
-    segment = index.member_instance
-    total = segment_sum(gather_rows(moments, index.member), index.member_ptr, segment)
-    average = total / index.size[:, None]
-    mean, log_std = average[:, : x.dim], 0.5 * torch.log(average[:, x.dim :])
+    center = aggregate_members(gather_points(columns(x), index.member), index, covariance)
+    mean, log_std = center.transpose(1, 2).unbind()
+    return GaussianEmbedding(mean, log_std[:, : x.log_std.shape[1]])
+
+
+def aggregate_members(x: Tensor, index: InstanceIndex, covariance: Covariance) -> Tensor:
+    """:func:`aggregate_instances` of the members' μ and ln σ (2, D, M), in the order of ``index.member``: (2, D, K)."""
+    if covariance not in ("mean", "independent"):
+        raise ValueError(f'expected covariance "mean" or "independent", got {covariance!r}')
+    moments = torch.stack([x[0], torch.exp(2 * x[1])])
+    mean, variance = (segment_sum(moments, index.member_ptr, index.member_instance) / index.size).unbind()
+    log_std = 0.5 * torch.log(variance)
     if covariance == "independent":
-        log_std = log_std - 0.5 * torch.log(index.size[:, None].to(log_std.dtype))
-    return GaussianEmbedding(mean, log_std)
+        log_std = log_std - 0.5 * torch.log(index.size.to(log_std.dtype))
+    return torch.stack([mean, log_std])
 
 
 def instance_classes(semantic: Tensor, index: InstanceIndex, num_classes: int) -> Tensor:

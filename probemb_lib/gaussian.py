@@ -47,6 +47,11 @@ class GaussianEmbedding(NamedTuple):
         return GaussianEmbedding(self.mean.detach(), self.log_std.detach())
 
 
+def columns(x: GaussianEmbedding) -> Tensor:
+    """μ and ln σ with one row a dimension, (2, D, N): loops over points then vectorize."""
+    return torch.stack([x.mean.T, x.log_std.expand_as(x.mean).T])
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """float16 and bfloat16 become float32; float32 and float64 stay: what autocast produced is not computed on."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

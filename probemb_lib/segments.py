@@ -1,7 +1,8 @@
-"""Sums over segments: rows sorted so that those of one instance, or of one cloud, lie together.
+"""Sums over segments: points sorted so that those of one instance, or of one cloud, lie together.
 
-Segment sums and their transpose (one row repeated over its segment) are each other's derivative. Nothing here
-scatters with atomics, so results repeat to the bit on every device. Sums are accumulated in float64.
+Points lie along the last axis, (…, N): arithmetic on a row of them vectorizes, and so do sums. Segment sums and their
+transpose (one column repeated over its segment) are each other's derivative. Nothing here scatters with atomics, so
+results repeat to the bit on every device. Sums are accumulated in float64.
 """
 
 from __future__ import annotations
@@ -12,38 +13,74 @@ import torch
 from torch import Tensor
 
 
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    if x.device.type != "cpu" or x.ndim == 1:
+        return x.index_select(-1, index)
+    # On a CPU index_select along the last axis is fast for a matrix only.
+    return x.flatten(0, -2).index_select(1, index).view(*x.shape[:-1], index.shape[0])
+
+
+def _put(x: Tensor, index: Tensor, length: int) -> Tensor:
+    result = x.new_zeros((*x.shape[:-1], length))
+    if x.device.type != "cpu":
+        return result.index_copy_(-1, index, x)
+    return result.scatter_(-1, index.expand_as(x), x)  # three times faster there
+
+
 # Opaque to torch.compile: fused into arithmetic, a gather would keep Inductor from vectorizing all of it.
-@torch.library.custom_op("probemb_lib::take_rows", mutates_args=())
-def _take_rows_opaque(x: Tensor, rows: Tensor) -> Tensor:
-    return x.index_select(0, rows)
+@torch.library.custom_op("probemb_lib::take", mutates_args=())
+def _take_opaque(x: Tensor, index: Tensor) -> Tensor:
+    return _take(x, index)
 
 
-@_take_rows_opaque.register_fake
-def _(x: Tensor, rows: Tensor) -> Tensor:
-    return x.new_empty((rows.shape[0], *x.shape[1:]))
+@_take_opaque.register_fake
+def _(x: Tensor, index: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], index.shape[0]))
 
 
-def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """x[rows] without a derivative."""
-    if torch.compiler.is_compiling():
-        result: Tensor = _take_rows_opaque(x, rows)
-        return result
-    return x.index_select(0, rows)
+@torch.library.custom_op("probemb_lib::put", mutates_args=())
+def _put_opaque(x: Tensor, index: Tensor, length: int) -> Tensor:
+    return _put(x, index, length)
 
 
-class _GatherRows(torch.autograd.Function):
-    """x[rows] for distinct rows: the derivative is a copy, not an accumulation."""
+@_put_opaque.register_fake
+def _(x: Tensor, index: Tensor, length: int) -> Tensor:
+    return x.new_empty((*x.shape[:-1], length))
 
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """x[..., index] without a derivative."""
+    result: Tensor = (_take_opaque if torch.compiler.is_compiling() else _take)(x, index)
+    return result
+
+
+def put(x: Tensor, index: Tensor, length: int) -> Tensor:
+    """The transpose of :func:`take` for distinct indices: zeros (…, length) with x at ``index``."""
+    result: Tensor = (_put_opaque if torch.compiler.is_compiling() else _put)(x, index, length)
+    return result
+
+
+class _GatherPoints(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
-        ctx.length = x.shape[0]
-        return take_rows(x, rows)
+        ctx.length = x.shape[-1]
+        return take(x, rows)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (rows,) = ctx.saved_tensors
-        return grad.new_zeros((ctx.length, *grad.shape[1:])).index_copy(0, rows, grad), None
+        return _ScatterPoints.apply(grad, *ctx.saved_tensors, ctx.length), None
+
+
+class _ScatterPoints(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, length: int) -> Tensor:
+        ctx.save_for_backward(rows)
+        return put(x, rows, length)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _GatherPoints.apply(grad, *ctx.saved_tensors), None, None
 
 
 class _SegmentSum(torch.autograd.Function):
@@ -61,7 +98,7 @@ class _ExpandSegments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
         ctx.save_for_backward(ptr, segment)
-        return take_rows(x, segment)
+        return take(x, segment)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -69,47 +106,35 @@ class _ExpandSegments(torch.autograd.Function):
 
 
 def sum_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
-    """Σ of the rows of each segment, without a derivative; see :func:`segment_sum`."""
-    return torch.segment_reduce(_wide(x).contiguous(), "sum", offsets=ptr, axis=0, initial=0).to(x.dtype)
-
-
-def sum_of_row_segments(x: Tensor, ptr: Tensor) -> Tensor:
-    """The same for each row of x, whose columns are sorted by segment: (R, M) → (R, S)."""
-    offsets = ptr.expand(x.shape[0], -1).contiguous()
-    return torch.segment_reduce(_wide(x), "sum", offsets=offsets, axis=1, initial=0).to(x.dtype)
+    """Σ over each segment, without a derivative; see :func:`segment_sum`."""
+    wide, offsets = _wide(x).contiguous(), ptr.expand(*x.shape[:-1], -1).contiguous()
+    return torch.segment_reduce(wide, "sum", offsets=offsets, axis=x.ndim - 1, initial=0).to(x.dtype)
 
 
 def _wide(x: Tensor) -> Tensor:
     return x if x.device.type == "mps" else x.double()  # MPS has no float64
 
 
-def gather_columns(mean: Tensor, log_std: Tensor, rows: Tensor) -> Tensor:
-    """Some rows of μ and ln σ, each (N, D), with one row a dimension: (2, D, M). Without a derivative."""
-    dim = mean.shape[1]
-    columns = [t[:, d].index_select(0, rows) for t in (mean, log_std) for d in range(dim)]  # faster than to transpose
-    return torch.stack(columns).view(2, dim, rows.shape[0])
-
-
-def gather_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """x[rows] of distinct ``rows`` (M,): (N, …) → (M, …)."""
-    result: Tensor = _GatherRows.apply(x, rows)
+def gather_points(x: Tensor, rows: Tensor) -> Tensor:
+    """x[..., rows] of distinct ``rows`` (M,): (…, N) → (…, M)."""
+    result: Tensor = _GatherPoints.apply(x, rows)
     return result
 
 
 def segment_sum(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
-    """Σ of the rows of each segment: (M, …) → (S, …).
+    """Σ over each segment: (…, M) → (…, S).
 
     Args:
-        x: rows sorted by segment, shape (M, …).
-        ptr: (S+1,) int64; segment s owns rows ptr[s]:ptr[s+1].
-        segment: (M,) int64, the segment of each row (the same fact as ``ptr``).
+        x: points sorted by segment, (…, M).
+        ptr: (S+1,) int64; segment s owns the points ptr[s]:ptr[s+1].
+        segment: (M,) int64, the segment of each point (the same fact as ``ptr``).
     """
     result: Tensor = _SegmentSum.apply(x, ptr, segment)
     return result
 
 
 def expand_segments(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
-    """Each segment's row repeated over its members: (S, …) → (M, …). Arguments as in :func:`segment_sum`."""
+    """Each segment's column repeated over its members: (…, S) → (…, M). Arguments as in :func:`segment_sum`."""
     result: Tensor = _ExpandSegments.apply(x, ptr, segment)
     return result
 
@@ -119,7 +144,7 @@ def segment_logsumexp(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
     low = torch.finfo(x.dtype).min
     peak = torch.segment_reduce(x.detach(), "max", offsets=ptr, axis=0, initial=low).clamp_max(0.5 * -low)
     peak = torch.where(ptr.diff() > 0, peak, 0.0)
-    total = segment_sum((x - peak.index_select(0, segment)).exp(), ptr, segment)
+    total = segment_sum((x - take(peak, segment)).exp(), ptr, segment)
     return torch.where(ptr.diff() > 0, peak + torch.where(ptr.diff() > 0, total, 1.0).log(), 0.0)
 
 

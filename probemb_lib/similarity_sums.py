@@ -32,10 +32,11 @@ from torch import Tensor
 
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
-from probemb_lib.segments import gather_columns
+from probemb_lib.segments import put, take
 from probemb_lib.similarity import MIN_DISSIMILARITY
 
 TILE_ELEMENTS_CPU = 1 << 18  # pairs in a tile: about a dozen float32 planes of this size stay in the last cache
+TILE_ELEMENTS_COMPILED = 1 << 19  # one or two planes, and 0.2 ms a call
 TILE_ELEMENTS_GPU = 1 << 22
 MAX_TILE_CENTERS = 512
 MAX_TWIN_DIM = 8  # of the Triton kernels, which unroll D: compiling takes 10 s there, and minutes for 32
@@ -124,11 +125,11 @@ class _PerCloud(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        grad, c_grad, point_batch, batch = ctx.saved_tensors  # (S, 2, N, D), (S, 2, K, D)
+        grad, c_grad, point_batch, batch = ctx.saved_tensors  # (S, 2, D, N), (S, 2, D, K)
         scale = torch.stack(upstream[: grad.shape[0]])  # (S, B)
         scaled = _scale_by_cloud_opaque if torch.compiler.is_compiling() else _scale_by_cloud
         g, c = scaled(grad, scale, point_batch), scaled(c_grad, scale, batch)
-        return g[0], g[1], c[0], c[1], None, None
+        return g[0].T, g[1].T, c[0].T, c[1].T, None, None
 
 
 class _PerInstance(torch.autograd.Function):
@@ -156,15 +157,14 @@ class _PerInstance(torch.autograd.Function):
         _, _, g, c = _run(
             mean, log_std, c_mean, c_log_std, InstanceIndex(*index), ctx.outside, True, torch.stack(upstream)
         )
-        return g[0, 0], g[0, 1], c[0, 0], c[0, 1], None, None
+        return g[0, 0].T, g[0, 1].T, c[0, 0].T, c[0, 1].T, None, None
 
 
 def _scale_by_cloud(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
-    """Σ_s of the derivatives (S, 2, N, D) times the upstream gradient (S, B) of each row's cloud: (2, N, D)."""
+    """Σ_s of the derivatives (S, 2, D, N) times the upstream gradient (S, B) of each point's cloud: (2, D, N)."""
     result = grad.new_zeros(grad.shape[1:])
     for g, of_cloud in zip(grad, scale, strict=True):
-        factor = of_cloud if of_cloud.shape[0] == 1 else of_cloud.index_select(0, cloud)[:, None]
-        result.addcmul_(g, factor)
+        result.addcmul_(g, of_cloud if of_cloud.shape[0] == 1 else of_cloud.index_select(0, cloud))
     return result
 
 
@@ -198,8 +198,8 @@ def _run(
     if _has_twin(*embeddings):
         from probemb_lib._triton.similarity_sums import all_clouds
 
-        results = all_clouds(*embeddings, index, weights, outside, gradients)
-        return results
+        similar, negative_log, grad, c_grad = all_clouds(*embeddings, index, weights, outside, gradients)
+        return [similar, negative_log, grad.transpose(2, 3), c_grad.transpose(2, 3)]
     results = _all_clouds(
         *embeddings,
         index.index,
@@ -253,20 +253,24 @@ def _all_clouds(
 ) -> list[Tensor]:
     """Values and derivatives, cloud by cloud.
 
-    Returns ``similar`` (K,), ``outside`` (K,), and the derivatives for points (S, 2, N, D) and centres (S, 2, K, D),
+    Returns ``similar`` (K,), ``outside`` (K,), and the derivatives for points (S, 2, D, N) and centres (S, 2, D, K),
     where 2 is (μ, ln σ) and S counts the sums: one for each that was asked for, or a single one weighted per
     instance with ``weights`` (2, K); S = 0 without gradients.
     """
-    n, dim = mean.shape
+    n = mean.shape[0]
     k = c_mean.shape[0]
     sets = 0 if not gradients else 1 if weights is not None else 1 + outside
-    # One row a dimension, (2, D, V), has unit stride along the sums.
-    x = gather_columns(mean, log_std, order)
-    c = torch.cat([c_mean, c_log_std], 1).T.contiguous().view(2, dim, k)
-    member = index.index_select(0, order)
+    # One row a dimension has unit stride along the sums. Rows (3, D, V) of points are ½ μ, σ and σ², of centres ½ μ,
+    # 2 σ and σ²: what a pair needs, with the factors that powers of two carry without rounding.
+    std, c_std, member = log_std.T.exp(), c_log_std.T.exp(), index
+    x = torch.stack([0.5 * mean.T, std, std * std])
+    c = torch.stack([0.5 * c_mean.T, 2 * c_std, c_std * c_std])
+    in_order = mean.device.type == "cpu" and torch.equal(order, torch.arange(n))  # the points of most batches are
+    if not in_order:
+        x, member = take(x, order), index.index_select(0, order)
     w = c.new_ones((2, k)) if weights is None else weights
     similar, negative_log = c.new_zeros(k), c.new_zeros(k)
-    x_grad, c_grad = x.new_zeros((sets, *x.shape)), c.new_zeros((sets, *c.shape))
+    x_grad, c_grad = x.new_zeros((sets, 2, *x.shape[1:])), c.new_zeros((sets, 2, *c.shape[1:]))
     p, q = ptr.tolist(), instance_ptr.tolist()
     for p0, p1, k0, k1 in zip(p, p[1:], q, q[1:], strict=False):
         if p1 > p0 and k1 > k0:
@@ -283,8 +287,7 @@ def _all_clouds(
                 x_grad[..., p0:p1],
                 c_grad[..., k0:k1],
             )
-    grad = x.new_zeros((sets, 2, n, dim)).index_copy_(2, order, x_grad.transpose(2, 3))
-    return [similar, negative_log, grad, c_grad.transpose(2, 3).contiguous()]
+    return [similar, negative_log, x_grad if in_order else put(x_grad, order, n), c_grad]
 
 
 @_all_clouds.register_fake
@@ -296,8 +299,8 @@ def _(  # type: ignore[no-untyped-def]
     return [
         c_mean.new_empty(k),
         c_mean.new_empty(k),
-        mean.new_empty((sets, 2, *mean.shape)),
-        c_mean.new_empty((sets, 2, *c_mean.shape)),
+        mean.new_empty((sets, 2, *mean.T.shape)),
+        c_mean.new_empty((sets, 2, *c_mean.T.shape)),
     ]
 
 
@@ -317,7 +320,9 @@ def _cloud(
     """Add one cloud's sums to the outputs, tile by tile."""
     n, k = x.shape[2], c.shape[2]
     tile_k = min(k, MAX_TILE_CENTERS)
-    tile_n = min(n, max(64, (TILE_ELEMENTS_CPU if x.device.type == "cpu" else TILE_ELEMENTS_GPU) // tile_k))
+    on_cpu = TILE_ELEMENTS_COMPILED if compiled else TILE_ELEMENTS_CPU
+    tile_n = (on_cpu if x.device.type == "cpu" else TILE_ELEMENTS_GPU) // tile_k
+    tile_n = min(n, max(64, tile_n // 64 * 64))  # rows that begin on a cache line are read faster
     for k0 in range(0, k, tile_k):
         kk = slice(k0, min(k0 + tile_k, k))
         ids = torch.arange(kk.start, kk.stop, device=member.device)
@@ -344,20 +349,19 @@ def _add_tile(
 ) -> None:
     """Add one tile of T points and K centres; planes are (D, K, T) and (K, T). In place: eager torch is bound by
     passes over memory."""
-    c_mean, c_std = c[0][:, :, None], c[1].exp()[:, :, None]  # (D, K, 1)
-    mean, std = x[0][:, None, :], x[1].exp()[:, None, :]  # (D, 1, T)
-    variance, c_variance = std * std, c_std * c_std
+    half_mean, std, variance = x[:, :, None, :].unbind()  # (D, 1, T)
+    c_half_mean, c_twice_std, c_variance = c[:, :, :, None].unbind()  # (D, K, 1)
     r = (variance + c_variance).reciprocal_()  # 1/v
-    q = mean - c_mean  # Δ
-    t = q * r  # Δ r
-    q.mul_(t)  # Δ² r
-    log_kappa = q.sum(0).mul_(-0.25)
+    q = half_mean - c_half_mean  # ½ Δ
+    t = q * r  # ½ Δ r
+    q.mul_(t)  # ¼ Δ² r
+    log_kappa = q.sum(0).neg_()
     if not outside:
         # β² = Π 2 σi σk r: one square root for all dimensions.
-        kappa = (r * (2 * c_std)).mul_(std).prod(0).sqrt_().mul_(log_kappa.exp_())
+        kappa = (r * c_twice_std).mul_(std).prod(0).sqrt_().mul_(log_kappa.exp_())
     else:
         # β² = 1 / Π (1 + s) with s = sinh²(ln σi − ln σk): Π (1 + s) − 1 without cancellation keeps 1 − κ exact.
-        log_kappa.sub_(_sinh2_product(variance, c_variance, std, c_std).log1p_(), alpha=0.25)
+        log_kappa.sub_(_sinh2_product(variance, c_variance, std, c_twice_std).log1p_(), alpha=0.25)
         kappa = log_kappa.exp()
     similar += kappa.sum(1)
 
@@ -376,23 +380,23 @@ def _add_tile(
         if outside:
             combined += weights[1].mul_(w[1][:, None])
         weights = [combined]
-    q.mul_(0.5).sub_(1).mul_(r)  # r (½ q − 1)
+    q.mul_(2).sub_(1).mul_(r)  # r (½ Δ² r − 1)
     for s, weight in enumerate(weights):
         last = s == len(weights) - 1
         for j, plane in enumerate((t, q)):
             product = plane.mul_(weight) if last else plane * weight  # (D, K, T)
             over_k, over_t = product.sum(1), product.sum(2)
             if j == 0:
-                x_grad[s, 0].sub_(over_k, alpha=0.5)
-                c_grad[s, 0].add_(over_t, alpha=0.5)
+                x_grad[s, 0] -= over_k
+                c_grad[s, 0] += over_t
             else:
                 x_grad[s, 1] += over_k.mul_(variance[:, 0]).add_(weight.sum(0), alpha=0.5)
                 c_grad[s, 1] += over_t.mul_(c_variance[:, :, 0]).add_(weight.sum(1), alpha=0.5)
 
 
-def _sinh2_product(variance: Tensor, c_variance: Tensor, std: Tensor, c_std: Tensor) -> Tensor:
+def _sinh2_product(variance: Tensor, c_variance: Tensor, std: Tensor, c_twice_std: Tensor) -> Tensor:
     """Π_d (1 + sinh² d) − 1 with sinh d = (σi² − σk²) / (2 σi σk), as (K, T); finite, as ∞ · 0 would be NaN."""
-    s = ((variance - c_variance) / (std * (2 * c_std))).square_()  # (D, K, T)
+    s = ((variance - c_variance) / (std * c_twice_std)).square_()  # (D, K, T)
     largest = torch.finfo(s.dtype).max
     product = s[0].clamp_max(largest)
     for d in range(1, s.shape[0]):
@@ -437,20 +441,19 @@ def _fused_tile(
     log_kappa: Tensor | float = 0.0
     ratio: Tensor | float = 0.0 if outside else 1.0
     r, t, q = [], [], []
-    std, c_std = x[1].exp(), c[1].exp()
-    variance, c_variance = std * std, c_std * c_std
     for d in range(dim):
-        a, b = std[d][None, :], c_std[d][:, None]
-        r.append(1 / (variance[d][None, :] + c_variance[d][:, None]))
-        delta = x[0, d][None, :] - c[0, d][:, None]
-        t.append(delta * r[d])
-        q.append(delta * t[d])
-        log_kappa = log_kappa - 0.25 * q[d]
+        half_mean, std, variance = (row[None, :] for row in x[:, d])
+        c_half_mean, c_twice_std, c_variance = (row[:, None] for row in c[:, d])
+        r.append(1 / (variance + c_variance))
+        half_delta = half_mean - c_half_mean
+        t.append(half_delta * r[d])
+        q.append(half_delta * t[d])
+        log_kappa = log_kappa - q[d]
         if outside:
-            sinh = (variance[d][None, :] - c_variance[d][:, None]) / (2 * a * b)
+            sinh = (variance - c_variance) / (std * c_twice_std)
             ratio = (ratio + sinh * sinh * (1 + ratio)).clamp_max(largest)  # ∞ · 0 would be NaN
         else:
-            ratio = ratio * (2 * a * b * r[d])
+            ratio = ratio * (std * c_twice_std * r[d])
     if outside:
         log_kappa = log_kappa - 0.25 * torch.log1p(torch.as_tensor(ratio))
         kappa = torch.exp(log_kappa)
@@ -468,10 +471,10 @@ def _fused_tile(
     of_points: list[Tensor] = []
     of_centers: list[Tensor] = []
     for weight in weights[:sets]:
-        for axis, sign, v, result in ((0, -0.5, variance, of_points), (1, 0.5, c_variance, of_centers)):
+        for axis, sign, v, result in ((0, -1, x[2], of_points), (1, 1, c[2], of_centers)):
             half = 0.5 * weight.sum(axis)
             of_mean = [sign * (weight * t[d]).sum(axis) for d in range(dim)]
-            of_log_std = [v[d] * (weight * r[d] * (0.5 * q[d] - 1)).sum(axis) + half for d in range(dim)]
+            of_log_std = [v[d] * (weight * r[d] * (2 * q[d] - 1)).sum(axis) + half for d in range(dim)]
             result.append(torch.stack([torch.stack(of_mean), torch.stack(of_log_std)]))
     # The weights are returned only to be stored: both sums then read them, and no exponential is taken twice.
     return sums, of_points, of_centers, weights

@@ -39,17 +39,11 @@ def test_similarity_sums(clouds: int, outside: bool, gradients: bool, weighted: 
 def test_the_others(clouds: int) -> None:
     x, instance, batch = problem(clouds)
     i = index_instances(instance, batch)
-    c = aggregate_instances(x, i)
     ops = torch.ops.probemb_lib
-    torch.library.opcheck(
-        ops.member_similarity.default, (*x, *c, i.member, i.member_instance, False), test_utils=CHECKS
-    )
-    upstream, slopes = torch.randn(len(i.member)), torch.randn(3, 3, len(i.member))
-    torch.library.opcheck(
-        ops.member_similarity_backward.default, (upstream, slopes, i.member, i.member_ptr, 60), test_utils=CHECKS
-    )
-    torch.library.opcheck(ops.take_rows.default, (x.mean, i.member), test_utils=CHECKS)
-    grad, scale = torch.randn(2, 2, 60, 3), torch.randn(2, i.num_clouds)
+    for rows in (x.mean[:, 0], x.mean.T, torch.stack([x.mean.T, x.log_std.T])):
+        torch.library.opcheck(ops.take.default, (rows, i.member), test_utils=CHECKS)
+        torch.library.opcheck(ops.put.default, (rows[..., : len(i.member)], i.member, 60), test_utils=CHECKS)
+    grad, scale = torch.randn(2, 2, 3, 60), torch.randn(2, i.num_clouds)
     torch.library.opcheck(ops.scale_by_cloud.default, (grad, scale, i.point_batch), test_utils=CHECKS)
 
 

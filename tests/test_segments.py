@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from probemb_lib.segments import expand_segments, gather_rows, mean_over_clouds, segment_logsumexp, segment_sum
+from probemb_lib.segments import expand_segments, gather_points, mean_over_clouds, segment_logsumexp, segment_sum
 
 # Empty segments at the start, within and at the end.
 LENGTHS = st.lists(st.integers(0, 5), min_size=0, max_size=8)
@@ -22,28 +22,29 @@ def layout(lengths: list[int]) -> tuple[Tensor, Tensor]:
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), torch.repeat_interleave(torch.arange(len(lengths)), sizes)
 
 
-def rows(n: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(n), dtype=dtype)
+def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(shape[-1]), dtype=dtype)
 
 
 def pieces(x: Tensor, ptr: Tensor) -> list[np.ndarray]:
-    return [x.numpy()[a:b] for a, b in zip(ptr.tolist(), ptr.tolist()[1:], strict=False)]
+    return [x.numpy()[..., a:b] for a, b in zip(ptr.tolist(), ptr.tolist()[1:], strict=False)]
 
 
 @settings(max_examples=30, deadline=None)
 @given(LENGTHS, st.sampled_from([(), (1,), (3,), (2, 2)]))
 def test_segment_sum_and_its_transpose(lengths: list[int], shape: tuple[int, ...]) -> None:
     ptr, segment = layout(lengths)
-    x = rows(len(segment), *shape)
-    expected = np.array([p.sum(0) for p in pieces(x, ptr)]).reshape(len(lengths), *shape)
+    x = draw(*shape, len(segment))
+    expected = np.array([p.sum(-1) for p in pieces(x, ptr)]).reshape(len(lengths), *shape)
+    expected = np.moveaxis(expected, 0, -1)
     got = segment_sum(x, ptr, segment).numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
     if np.abs(expected).sum() > 0:
         with pytest.raises(AssertionError):
-            np.testing.assert_allclose(got, np.roll(expected, 1, axis=0) + 1e-6, rtol=1e-13, atol=1e-13)
-    y = rows(len(lengths), *shape)
+            np.testing.assert_allclose(got, np.roll(expected, 1, axis=-1) + 1e-6, rtol=1e-13, atol=1e-13)
+    y = draw(*shape, len(lengths))
     wide = expand_segments(y, ptr, segment)
-    torch.testing.assert_close(wide, torch.repeat_interleave(y, ptr.diff(), 0), rtol=0, atol=0)
+    torch.testing.assert_close(wide, torch.repeat_interleave(y, ptr.diff(), -1), rtol=0, atol=0)
     # <S x, y> = <x, Sᵀ y>
     torch.testing.assert_close((segment_sum(x, ptr, segment) * y).sum(), (x * wide).sum())
 
@@ -52,7 +53,7 @@ def test_segment_sum_and_its_transpose(lengths: list[int], shape: tuple[int, ...
 @given(LENGTHS, st.floats(0, 300))
 def test_segment_logsumexp(lengths: list[int], spread: float) -> None:
     ptr, segment = layout(lengths)
-    x = rows(len(segment)) * spread
+    x = draw(len(segment)) * spread
     expected = [np.logaddexp.reduce(p) if len(p) else 0.0 for p in pieces(x, ptr)]
     got = segment_logsumexp(x, ptr, segment).numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
@@ -73,8 +74,8 @@ def test_segment_logsumexp_far_below_underflow() -> None:
 @pytest.mark.parametrize("lengths", CASES)
 def test_gradients(lengths: list[int]) -> None:
     ptr, segment = layout(lengths)
-    x, y = rows(len(segment), 2).requires_grad_(), rows(len(lengths), 2).requires_grad_()
-    line = rows(len(segment)).requires_grad_()
+    x, y = draw(2, len(segment)).requires_grad_(), draw(2, len(lengths)).requires_grad_()
+    line = draw(len(segment)).requires_grad_()
     for f, arg in (
         (lambda t: segment_sum(t, ptr, segment), x),
         (lambda t: expand_segments(t, ptr, segment), y),
@@ -84,18 +85,19 @@ def test_gradients(lengths: list[int]) -> None:
         assert gradgradcheck(f, arg)
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 4), (2, 3, 4)])
 @pytest.mark.parametrize("order", [[3, 0, 2], [0, 1, 2, 3], []])
-def test_gather_rows(order: list[int]) -> None:
+def test_gather_points(order: list[int], shape: tuple[int, ...]) -> None:
     index = torch.tensor(order, dtype=torch.int64)
-    x = rows(4, 2).requires_grad_()
-    torch.testing.assert_close(gather_rows(x, index), x[index], rtol=0, atol=0)
-    assert gradcheck(lambda t: gather_rows(t, index), x)
-    assert gradgradcheck(lambda t: gather_rows(t, index), x)
+    x = draw(*shape).requires_grad_()
+    torch.testing.assert_close(gather_points(x, index), x[..., index], rtol=0, atol=0)
+    assert gradcheck(lambda t: gather_points(t, index), x)
+    assert gradgradcheck(lambda t: gather_points(t, index), x)
 
 
 def test_sums_of_float32_are_accumulated_in_float64() -> None:
     """A million equal numbers in float32: the sum is exact to float32, and float32 in, float32 out."""
-    x = torch.full((1_000_000, 1), 0.1)
+    x = torch.full((1, 1_000_000), 0.1)
     ptr, segment = layout([1_000_000])
     got = segment_sum(x, ptr, segment)
     assert got.dtype == torch.float32
@@ -104,7 +106,7 @@ def test_sums_of_float32_are_accumulated_in_float64() -> None:
 
 def test_inputs_of_any_strides() -> None:
     ptr, segment = layout([2, 0, 3])
-    x = rows(3, 5).T
+    x = draw(5, 3).T
     assert not x.is_contiguous()
     torch.testing.assert_close(segment_sum(x, ptr, segment), segment_sum(x.contiguous(), ptr, segment), rtol=0, atol=0)
 

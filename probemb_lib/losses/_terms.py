@@ -10,15 +10,15 @@ from torch import Tensor
 from probemb_lib.aggregate import (
     Covariance,
     InstanceIndex,
-    aggregate_instances,
+    aggregate_members,
     as_index,
     instance_classes,
 )
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, columns
 from probemb_lib.head import HeadOutput
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.member_similarity import member_similarity
-from probemb_lib.segments import gather_rows, mean_over_clouds, segment_sum
+from probemb_lib.segments import gather_points, mean_over_clouds, segment_sum
 from probemb_lib.similarity_sums import SimilaritySums, similarity_sums
 
 
@@ -44,9 +44,11 @@ def instance_terms(
 ) -> InstanceTerms:
     x = check_embedding(embedding)
     index = as_index(instance, batch, x.mean)
-    centers = aggregate_instances(x, index, covariance=covariance)
+    members = gather_points(columns(x), index.member)  # (2, D, M)
+    c = aggregate_members(members, index, covariance)  # (2, D, K)
+    centers = GaussianEmbedding(*c.transpose(1, 2).unbind())
     sums = similarity_sums(x, centers, index, per_instance=per_instance, outside=outside) if similar else None
-    return InstanceTerms(x, index, centers, member_similarity(x, centers, index), sums)
+    return InstanceTerms(x, index, centers, member_similarity(members, c, index), sums)
 
 
 class ScoreTargets(NamedTuple):
@@ -76,7 +78,7 @@ class ScoreTargets(NamedTuple):
     def _per_cloud(self, per_point: Tensor) -> Tensor:
         i = self.instances
         clouds = i.point_batch.index_select(0, i.order)
-        return segment_sum(gather_rows(per_point, i.order), i.ptr, clouds)
+        return segment_sum(gather_points(per_point, i.order), i.ptr, clouds)
 
 
 def score_targets(

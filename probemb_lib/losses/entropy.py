@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import InstanceIndex, as_index
 from probemb_lib.gaussian import GaussianEmbedding, check_embedding
-from probemb_lib.segments import gather_rows, mean_over_clouds, segment_sum
+from probemb_lib.segments import gather_points, mean_over_clouds, segment_sum
 
 Reduction = Literal["mean", "sum"]
 
@@ -46,7 +46,7 @@ def entropy_regularizer(
     repeat = x.dim // x.log_std.shape[1]  # an isotropic σ counts once for each dimension
     entropy = 0.5 * x.dim * math.log(2 * math.pi * math.e) + repeat * x.log_std.sum(1)  # (N,)
     clouds = index.point_batch.index_select(0, index.order)
-    total = segment_sum(gather_rows(entropy, index.order), index.ptr, clouds)
+    total = segment_sum(gather_points(entropy, index.order), index.ptr, clouds)
     points = index.ptr.diff()
     per_cloud = total / points.clamp_min(1) if reduction == "mean" else total
     return mean_over_clouds(per_cloud, points > 0, x.log_std)

@@ -23,7 +23,7 @@ from probemb_lib.head import HeadOutput
 from probemb_lib.losses._terms import ScoreTargets, score_targets
 from probemb_lib.lovasz import lovasz_hinge
 from probemb_lib.margin import LOG_STD_RATE, MarginOutput
-from probemb_lib.segments import expand_segments, gather_rows, mean_over_clouds, segment_sum
+from probemb_lib.segments import expand_segments, gather_points, mean_over_clouds, segment_sum
 
 
 def learnable_margin(
@@ -73,15 +73,15 @@ def learnable_margin(
     index = as_index(instance, batch, x.mean)
     segment = index.member_instance
     votes = x.mean if positions is None else _padded(positions, x.mean)
-    averaged = gather_rows(torch.cat([votes, x.log_std], dim=1), index.member)
-    average = segment_sum(averaged, index.member_ptr, segment) / index.size[:, None]
+    members = gather_points(torch.cat([votes, x.log_std], dim=1).T, index.member)  # (2 D or D + 1, M)
+    average = (segment_sum(members, index.member_ptr, segment) / index.size).T
     center, log_std = average[:, : x.dim], average[:, x.dim :]  # (K, D), (K, D or 1)
 
     hinge = lovasz_hinge(x.mean, center, log_std.expand_as(center), index)  # (B,)
 
     # The derivative is the same whether the mean is a constant or not.
-    spread = gather_rows(x.log_std, index.member) - expand_segments(log_std.detach(), index.member_ptr, segment)
-    of_points = (spread / LOG_STD_RATE).square().mean(1)
+    spread = members[x.dim :] - expand_segments(log_std.detach().T, index.member_ptr, segment)
+    of_points = (spread / LOG_STD_RATE).square().mean(0)
     of_instances = segment_sum(of_points, index.member_ptr, segment) / index.size
     variance = segment_sum(of_instances, index.instance_ptr, index.batch)  # (B,)
 
@@ -91,7 +91,7 @@ def learnable_margin(
     )
     of_points = _seed_errors(at_least_float32(output.logits).sigmoid(), targets, background, foreground_weight)
     clouds = index.point_batch.index_select(0, index.order)
-    seed = segment_sum(gather_rows(of_points, index.order), index.ptr, clouds)  # (B,)
+    seed = segment_sum(gather_points(of_points, index.order), index.ptr, clouds)  # (B,)
 
     points, instances = index.ptr.diff(), index.instance_ptr.diff().clamp_min(1)
     parts = {
