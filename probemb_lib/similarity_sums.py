@@ -355,20 +355,20 @@ def _add_tile(
     q = half_mean - c_half_mean  # ½ Δ
     t = q * r  # ½ Δ r
     q.mul_(t)  # ¼ Δ² r
-    log_kappa = q.sum(0).neg_()
-    if not outside:
-        # β² = Π 2 σi σk r: one square root for all dimensions.
-        kappa = (r * c_twice_std).mul_(std).prod(0).sqrt_().mul_(log_kappa.exp_())
-    else:
-        # β² = 1 / Π (1 + s) with s = sinh²(ln σi − ln σk): Π (1 + s) − 1 without cancellation keeps 1 − κ exact.
-        log_kappa.sub_(_sinh2_product(variance, c_variance, std, c_twice_std).log1p_(), alpha=0.25)
-        kappa = log_kappa.exp()
+    minus_q = q.sum(0).neg_()
+    e = minus_q.exp()
+    # β² = Π 2 σi σk r: one square root for all dimensions.
+    beta2 = (r * c_twice_std).mul_(std).prod(0)
+    beta = beta2.sqrt()
+    kappa = e * beta
     similar += kappa.sum(1)
 
     weights = [kappa]
     if outside:
         is_outside = member != ids[:, None]
-        one_minus = log_kappa.expm1_().neg_()
+        # 1 − β = (1 − β⁴) / ((1 + β) (1 + β²)), and 1 − κ = (1 − e) + e (1 − β): nothing cancels near equality.
+        one_minus_beta = _one_minus_beta4(variance, c_variance, r).div_(beta.add_(1).mul_(beta2.add_(1)))
+        one_minus = torch.addcmul(minus_q.expm1_().neg_(), e, one_minus_beta)
         above_floor = one_minus > MIN_DISSIMILARITY
         one_minus.clamp_(min=MIN_DISSIMILARITY)
         weights.append((kappa / one_minus).mul_(is_outside & above_floor))
@@ -394,14 +394,13 @@ def _add_tile(
                 c_grad[s, 1] += over_t.mul_(c_variance[:, :, 0]).add_(weight.sum(1), alpha=0.5)
 
 
-def _sinh2_product(variance: Tensor, c_variance: Tensor, std: Tensor, c_twice_std: Tensor) -> Tensor:
-    """Π_d (1 + sinh² d) − 1 with sinh d = (σi² − σk²) / (2 σi σk), as (K, T); finite, as ∞ · 0 would be NaN."""
-    s = ((variance - c_variance) / (std * c_twice_std)).square_()  # (D, K, T)
-    largest = torch.finfo(s.dtype).max
-    product = s[0].clamp_max(largest)
-    for d in range(1, s.shape[0]):
-        product.addcmul_(product, s[d]).add_(s[d]).clamp_max_(largest)  # P ← P + P s + s
-    return product
+def _one_minus_beta4(variance: Tensor, c_variance: Tensor, r: Tensor) -> Tensor:
+    """1 − Π_d (1 − t²) with t = tanh(ln σi − ln σk) = (σi² − σk²) r, as (K, T)."""
+    t2 = ((variance - c_variance).mul_(r)).square_()  # (D, K, T)
+    rest = t2[0]
+    for d in range(1, t2.shape[0]):
+        rest.addcmul_(rest, t2[d], value=-1).add_(t2[d])  # C ← C + (1 − C) t²
+    return rest
 
 
 def _add_fused_tile(
@@ -437,10 +436,8 @@ def _fused_tile(
 ) -> tuple[list[Tensor], ...]:
     """Sums of a tile, and their derivatives for points (2, D, T) and centres (2, D, K). Planes are (K, T); D is
     unrolled, and points lie along the last axis, so that every loop vectorizes."""
-    dim, largest = x.shape[1], torch.finfo(x.dtype).max
-    log_kappa: Tensor | float = 0.0
-    ratio: Tensor | float = 0.0 if outside else 1.0
-    r, t, q = [], [], []
+    dim = x.shape[1]
+    r, t, q, factors, tanh = [], [], [], [], []
     for d in range(dim):
         half_mean, std, variance = (row[None, :] for row in x[:, d])
         c_half_mean, c_twice_std, c_variance = (row[:, None] for row in c[:, d])
@@ -448,21 +445,16 @@ def _fused_tile(
         half_delta = half_mean - c_half_mean
         t.append(half_delta * r[d])
         q.append(half_delta * t[d])
-        log_kappa = log_kappa - q[d]
-        if outside:
-            sinh = (variance - c_variance) / (std * c_twice_std)
-            ratio = (ratio + sinh * sinh * (1 + ratio)).clamp_max(largest)  # ∞ · 0 would be NaN
-        else:
-            ratio = ratio * (std * c_twice_std * r[d])
-    if outside:
-        log_kappa = log_kappa - 0.25 * torch.log1p(torch.as_tensor(ratio))
-        kappa = torch.exp(log_kappa)
-    else:
-        kappa = torch.exp(torch.as_tensor(log_kappa)) * torch.sqrt(torch.as_tensor(ratio))
+        factors.append(std * c_twice_std * r[d])
+        tanh.append((variance - c_variance) * r[d])
+    minus_q, beta2 = -functools.reduce(torch.add, q), functools.reduce(torch.mul, factors)
+    e, beta = torch.exp(minus_q), torch.sqrt(beta2)
+    kappa = e * beta
     weights, sums = [kappa], [kappa.sum(1)]
     if outside:
         is_outside = member[None, :] != ids[:, None]
-        one_minus = -torch.expm1(torch.as_tensor(log_kappa))
+        one_minus_beta4 = functools.reduce(lambda c, t2: c + (1 - c) * t2, [a * a for a in tanh])
+        one_minus = e * one_minus_beta4 / ((1 + beta) * (1 + beta2)) - torch.expm1(minus_q)
         sums.append(-torch.where(is_outside, one_minus.clamp_min(MIN_DISSIMILARITY).log(), 0.0).sum(1))
         weights.append(torch.where(is_outside & (one_minus > MIN_DISSIMILARITY), kappa / one_minus, 0.0))
     if weighted:
