@@ -59,13 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     head = header()
     print(header_text(head))
-    subjects = {name: measure(name, options.quick) for name in options.only or SUBJECTS}
     path: Path | None = options.output
     if path is None and not options.quick and options.only is None:
         path = RESULTS / f"{slug(head['machine'])}.json"
+    subjects: dict[str, Results] = {}
+    for name in options.only or SUBJECTS:
+        subjects[name] = measure(name, options.quick)
+        if path is not None:
+            write_json(path, head, subjects)  # after each, so that nothing measured is lost
     if path is None:
         return
-    write_json(path, head, subjects)
     print(f"\nresults  {path}")
     lacking = missing(["matplotlib"])
     if lacking is not None:
