@@ -72,15 +72,13 @@ from probemb_adapters.report import (
     write_report,
 )
 from probemb_adapters.training import gather_in_order, share_of, start_fabric
+from probemb_adapters.variants import EUCLIDEAN, HEADS, SCORE_LOSSES, Embedding, ScoreLossName
 from probemb_adapters.viz import ShapeResult, instance_colors
 from probemb_lib import (
-    CenterAwareLoss,
-    DeterministicHead,
     GaussianEmbedding,
     HeadOutput,
     Instances,
     ProbabilisticEmbeddingLoss,
-    ProbabilisticHead,
     ThresholdFit,
     fit_threshold,
     greedy_cluster,
@@ -131,8 +129,6 @@ class Options(RunOptions):
     """gradients of a larger norm are scaled down to it (paper: no limit)"""
     augmentation: Literal["paper", "upright"] | None = None
     """paper: rotated by up to 15 degrees, moved by 0.01, jittered; upright: mirrored, stretched and jittered"""
-    embedding: Literal["probabilistic", "deterministic"] = "probabilistic"
-    """Gaussians, or points with a Euclidean kernel (the paper's deterministic 3-D reference)"""
     width: float = 1.0
     """factor of the widths of PointNet++'s layers (paper: 1)"""
     local_geometry: bool = False
@@ -141,6 +137,24 @@ class Options(RunOptions):
     """farthest offset from a point to its centre, in units of the shape's radius (paper: 1)"""
     start_from: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
     """trained model whose weights to start from (paper: none)"""
+    # --- variants of the method, compared by examples/ablation_partnet.py
+    embedding: Embedding = "probabilistic"
+    """Gaussians with a sigma for each point and dimension; isotropic: one for all dimensions; homoscedastic: one for
+    all points of a shape; deterministic: points with a Euclidean kernel (paper: all of them, in Table 2)"""
+    score_loss: ScoreLossName | None = None
+    """of the score maps; by default complement where parts have no classes, else center-aware (paper: center-aware)"""
+    covariance: Literal["mean", "independent"] = "mean"
+    """of an instance: the mean of its points' covariances, or that over the number of points"""
+    entropy: Literal["mean", "sum"] = "mean"
+    """of the points' entropies (paper: sum, with which training collapses)"""
+    bce_weight: float = 1.0
+    """of the binary cross entropy beside log-Dice (paper: 1)"""
+    per_instance_dice: bool = False
+    """log-Dice of each instance, averaged, instead of one over all"""
+    class_aware: bool = False
+    """cluster only points whose likeliest class is that of the seed"""
+    threshold: float | None = None
+    """similarity to the seed from which points belong to its instance; by default fitted on validation (paper: too)"""
     # --- what to do
     output: Path = Path("runs/partnet_pointnet2")
     """folder for checkpoints, metrics, pictures and the report"""
@@ -165,6 +179,7 @@ def resolve(options: Options) -> Options:
         "workers": 4 if real else 0,
     }
     options = with_defaults(options, defaults)
+    options = with_defaults(options, {"score_loss": "complement" if options.class_agnostic else "center-aware"})
     if options.add_generated and not options.class_agnostic:
         raise SystemExit("--add-generated needs --class-agnostic: generated parts have other classes")
     if options.official_files and len(options.evaluate) > 1:
@@ -247,10 +262,9 @@ class Network(nn.Module):
 
     def __init__(self, num_classes: int, about: Mapping[str, Any]) -> None:
         super().__init__()
-        head = ProbabilisticHead if about["embedding"] == "probabilistic" else DeterministicHead
         self.local_geometry = about["local_geometry"]
         self.backbone = PointNet2(in_channels=6 if self.local_geometry else 0, width=about["width"])
-        self.head = head(128, num_classes, offset_scale=about["offset_scale"])
+        self.head = HEADS[about["embedding"]](128, num_classes, offset_scale=about["offset_scale"])
 
     def forward(self, data: Data) -> HeadOutput:
         clouds = data.num_graphs if data.batch is not None else 1
@@ -270,6 +284,10 @@ class Model:
     @property
     def class_agnostic(self) -> bool:
         return bool(self.about["class_agnostic"])
+
+    @property
+    def class_aware(self) -> bool:
+        return bool(self.about.get("class_aware", False))  # older files do not say
 
     @property
     def background(self) -> int | None:
@@ -302,8 +320,15 @@ def train_model(root: Path, options: Options, fabric: Fabric) -> tuple[Model, li
     network = Network(len(classes) + 1, about)
     if options.start_from is not None:
         network.load_state_dict(Model.load(options.start_from).network.state_dict())
+    assert options.score_loss is not None  # resolve chose it
     # With a single class the score map must tell centres from the rest by itself: see docs/decisions.md.
-    loss_function = ProbabilisticEmbeddingLoss(CenterAwareLoss(complement=options.class_agnostic))
+    loss_function = ProbabilisticEmbeddingLoss(
+        SCORE_LOSSES[options.score_loss](),
+        covariance=options.covariance,
+        per_instance_dice=options.per_instance_dice,
+        entropy_reduction=options.entropy,
+        bce_weight=options.bce_weight,
+    )
 
     def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         return loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
@@ -327,7 +352,7 @@ def about_model(options: Options) -> dict[str, Any]:
 
 THRESHOLDS = {  # the deterministic kernel exp(-distance^2) is near one for all points of a shape
     "probabilistic": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8),
-    "deterministic": (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99),
+    "deterministic": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99),
 }
 
 
@@ -397,10 +422,13 @@ def evaluate_model(
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
         return float(score(found, targets, len(model.classes), first, fabric).compute()["part_map"][1])
 
-    grid = THRESHOLDS[model.about["embedding"]]
-    fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, background=model.background)
+    grid = THRESHOLDS["deterministic" if model.about["embedding"] in EUCLIDEAN else "probabilistic"]
+    if options.threshold is not None:
+        grid = (options.threshold,)
+    how: dict[str, Any] = {"background": model.background, "class_aware": model.class_aware}
+    fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **how)
     tested = outputs(test, "test")
-    found = [greedy_cluster(*output, threshold=fit.threshold, background=model.background) for output in tested]
+    found = [greedy_cluster(*output, threshold=fit.threshold, **how) for output in tested]
     metric = score(found, test.targets, len(model.classes), first, fabric)
     model.about["threshold"] = fit.threshold
     if options.official_files:
@@ -586,7 +614,11 @@ def run_prediction(options: Options, fabric: Fabric) -> None:
         order = torch.randperm(len(pos), generator=torch.Generator().manual_seed(options.seed))[: options.points]
         embedding, probabilities = model.predict(Data(pos=torch.from_numpy(pos[order])), fabric)
         found = greedy_cluster(
-            embedding, probabilities, threshold=model.about["threshold"], background=model.background
+            embedding,
+            probabilities,
+            threshold=model.about["threshold"],
+            background=model.background,
+            class_aware=model.class_aware,
         )
         row = torch.from_numpy(nearest(pos, pos[order]))
         embedding = embedding.select(row)

@@ -235,6 +235,17 @@ def test_merging_with_itself_repeats_the_shapes() -> None:
     assert_equal(metric.compute(), evaluate(problems * 2, 5).compute())
 
 
+def test_a_subset_is_the_evaluator_of_these_shapes() -> None:
+    _, problems = load_case("case_11")
+    metric, last = evaluate(problems, 40), len(problems) - 1
+    assert len(metric) == len(problems)
+    for rows in (range(len(problems)), [last, 0], [last, last, 0, last], []):
+        assert_equal(metric.subset(rows).compute(), evaluate([problems[i] for i in rows], 40).compute())
+    assert len(metric) == len(problems)
+    with pytest.raises(IndexError):
+        metric.subset([len(problems)])
+
+
 def test_reset() -> None:
     _, problems = load_case("case_00")
     metric = evaluate(problems * 2, 5)

@@ -190,3 +190,21 @@ def test_open_rooms_are_written_and_marked_as_another_data_set(tmp_path: Path) -
     assert "another data set" in done.stdout
     assert read_metrics(tmp_path)["data"] == "open rooms"
     assert "another data set" in (tmp_path / "report.html").read_text()
+
+
+def test_the_papers_table_beside_ours(trained: tuple[Path, str], rooms: Path) -> None:
+    """examples/reproduce_tables.py shows what a finished training of both methods found."""
+    folder, _ = trained
+    output = folder.parent / "tables"
+    shutil.copytree(folder, output / "scannet")
+    done = example_runs.run(
+        PROJECT / "examples" / "reproduce_tables.py", "--data", "scannet", "--root", rooms, "--output", output
+    )
+    assert done.returncode == 0, done.stderr
+    methods = read_metrics(folder)["methods"]
+    rows = {line[0]: line[1:] for line in csv.reader((output / "table_6.csv").open())}
+    for method in METHODS:
+        expected = [methods[method][name] for name in ("AP", "AP50", "AP25")]
+        assert [float(v) for v in rows[f"{method}, this run"]] == pytest.approx(expected, abs=1e-3)
+    assert rows["Proposed+MinkowskiNet (paper)"] == ["33.0", "57.1", "73.8"]
+    assert "1 of 1 trainings are there" in done.stdout

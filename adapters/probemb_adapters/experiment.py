@@ -306,6 +306,17 @@ def table_text(shown: Table) -> str:
     return "\n".join(lines)
 
 
+def write_table(shown: Table, path: Path) -> None:
+    """A table as CSV, numbers with two decimals more than the terminal shows."""
+    with replaced_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([shown.title, *shown.columns])
+        for row in shown.rows:
+            writer.writerow(
+                [row.name, *(round(v, shown.decimals + 2) if isinstance(v, float) else v for v in row.values)]
+            )
+
+
 def write_results(title: str, sections: Sequence[Section], options: RunOptions) -> str:
     """The page and the picture into the output folder; what to print: the tables, and where the files are."""
     clouds = [shape for part in sections for shape in part.shapes]

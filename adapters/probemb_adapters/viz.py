@@ -177,7 +177,7 @@ def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str
             if color is None:
                 axis.set_axis_off()
             else:
-                _draw(axis, z_up(shape.pos.cpu().numpy(), shape.up), color)
+                draw_cloud(axis, z_up(shape.pos.cpu().numpy(), shape.up), color)
             if i == 0:
                 axis.set_title(columns[j], fontsize=10)
         axes[i][0].text2D(0.0, 0.02, f"{shape.name}: {caption}", transform=axes[i][0].transAxes, fontsize=8)
@@ -220,7 +220,8 @@ def _unit_range(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.clip((x - low) / max(high - low, 1e-9), 0, 1)
 
 
-def _draw(axis: Any, pos: np.ndarray[Any, Any], color: Any) -> None:
+def draw_cloud(axis: Any, pos: np.ndarray[Any, Any], color: Any) -> None:
+    """Points (N, 3), z up, on a 3-D axis without frame, in equal proportions."""
     x, y, z = pos[:, 0], pos[:, 1], pos[:, 2]
     axis.scatter(x, y, z, c=color, s=1.2, linewidths=0, depthshade=False)
     half = max(float(np.ptp(pos, axis=0).max()) / 2, 1e-6) if len(pos) else 1.0

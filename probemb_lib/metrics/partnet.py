@@ -181,6 +181,22 @@ class PartNetAP:
             )
         self._shapes = self._shapes + other._shapes
 
+    def subset(self, shapes: Sequence[int]) -> PartNetAP:
+        """The same evaluator over some of its shapes, by number in order of update; repeats count as often.
+
+        For bootstrap intervals: ``metric.subset(rng.integers(len(metric), size=len(metric))).compute()``.
+
+        Raises:
+            IndexError: no such shape.
+        """
+        result = PartNetAP(self.num_classes, self.iou_thresholds)
+        result._shapes = [self._shapes[operator.index(i)] for i in shapes]
+        return result
+
+    def __len__(self) -> int:
+        """B, the shapes so far."""
+        return len(self._shapes)
+
     def compute(self) -> dict[str, NDArray[Any]]:
         """The results over all B shapes so far, as fractions (not per cent), shapes in order of update.
 

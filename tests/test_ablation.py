@@ -1,0 +1,172 @@
+"""The ablation as a user starts it, for a few steps; its intervals; and the variants that it compares."""
+
+import csv
+import math
+import sys
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import get_args
+
+import example_runs
+import numpy as np
+import pytest
+import torch
+from example_runs import PROJECT
+
+sys.path.insert(0, str(PROJECT / "examples"))
+import ablation_partnet as ablation
+import partnet_pointnet2 as partnet
+
+from probemb_adapters import variants
+from probemb_lib import HeadOutput, ProbabilisticEmbeddingLoss
+from probemb_lib.metrics import PartNetAP
+
+run = partial(example_runs.run, PROJECT / "examples" / "ablation_partnet.py")
+BUDGET = {
+    "--epochs": 1,
+    "--epoch-shapes": 4,
+    "--batch-size": 2,
+    "--train-points": 256,
+    "--points": 256,
+    "--width": 0.25,
+}
+TINY = ["--data", "furniture", "--seeds", 1, *chain(*BUDGET.items()), "--accelerator", "cpu", "--resamples", 20]
+TINY += ["--rows", "deterministic", "full"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("ablation")
+    done = run(*TINY, "--jobs", 2, "--output", folder, "--csv", folder / "runs.csv")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_are_measured_and_compared(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    lines = read(folder / "runs.csv")
+    assert {line["row"] for line in lines} == {"deterministic", "full"}
+    for line in lines:
+        assert (line["data"], line["level"], line["category"], line["seed"]) == ("furniture", "1", "Furniture", "0")
+        assert 0 <= float(line["part mAP 0.5"]) <= float(line["part mAP 0.25"]) <= 100
+        assert line["commit"]
+        assert line["device"].endswith("CPU")
+    by_row = {line["row"]: float(line["part mAP 0.5"]) for line in lines}
+    (table,) = [read(p) for p in folder.glob("table-2-furniture-1.csv")]
+    full = next(line for line in table if next(iter(line.values())) == "full")
+    assert float(full["mAP @0.5"]) == pytest.approx(by_row["full"], abs=0.01)
+    assert float(full["difference @0.5"]) == pytest.approx(by_row["full"] - by_row["deterministic"], abs=0.011)
+    low, high = (float(part) for part in full["95 % interval"].split(" … "))
+    assert low <= high
+    assert "full" in printed
+    assert (folder / "table-2-furniture-1.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_same_command_goes_on(finished: tuple[Path, str]) -> None:
+    """A line that is missing is measured again, from the run's checkpoint to the same numbers; the others stay."""
+    folder, _ = finished
+    before = read(folder / "runs.csv")
+    text = (folder / "runs.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "runs.csv").write_text("".join(text[:-1]), encoding="utf-8")
+    done = run(*TINY, "--jobs", 1, "--output", folder, "--csv", folder / "runs.csv")
+    assert done.returncode == 0, done.stderr
+    after = read(folder / "runs.csv")
+    assert after[0] == before[0]
+    numbers = [name for name in before[1] if "mAP" in name or name in ("row", "threshold")]
+    assert [after[1][name] for name in numbers] == [before[1][name] for name in numbers]
+    assert len(after) == 2
+
+
+def test_another_budget_is_another_study(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    other = [*TINY, "--learning-rate", "0.1"]
+    done = run(*other, "--jobs", 0, "--output", folder, "--csv", folder / "runs.csv")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("full")] == ["0"]  # no seed
+
+
+# --- intervals
+
+
+def drawn_metric(seed: int, found: float, shapes: int = 30) -> PartNetAP:
+    """Shapes of two parts, each found or not."""
+    rng = np.random.default_rng(seed)
+    metric = PartNetAP(1)
+    truth, zero = np.array([0, 0, 1, 1]), np.zeros(2, np.int64)
+    for _ in range(shapes):
+        label = np.where(np.repeat(rng.random(2) < found, 2), truth, -1)
+        metric.update_labels(label, zero, rng.random(2), truth, zero)
+    return metric
+
+
+def bootstrap(ours: float, theirs: float, *, same: bool = False) -> tuple[float, float, float]:
+    metrics = {}
+    for seed in range(3):
+        for category, number in (("A", 0), ("B", 50)):
+            metrics["full", category, seed] = drawn_metric(seed + number, ours)
+            metrics["deterministic", category, seed] = drawn_metric(seed + number + (0 if same else 100), theirs)
+    low, middle, high = ablation.interval("full", metrics, ("A", "B"), range(3), 60)
+    values = [
+        100 * (metrics["full", c, s].compute()["part_map"][1] - metrics["deterministic", c, s].compute()["part_map"][1])
+        for c in "AB"
+        for s in range(3)
+    ]
+    assert middle == pytest.approx(np.mean(values))
+    return low, middle, high
+
+
+def test_intervals() -> None:
+    low, middle, high = bootstrap(0.9, 0.4)
+    assert 0 < low < middle < high
+    low, middle, high = bootstrap(0.6, 0.6)
+    assert low < 0 < high
+    assert bootstrap(0.6, 0.6, same=True) == (0, 0, 0)
+
+
+def test_the_papers_differences() -> None:
+    differences = ablation.paper_differences()
+    assert differences["full"] == 5.3  # 28.7 less 23.4
+    assert differences["reference_deterministic3d"] == 0
+    assert {paper for _, paper in ablation.TABLE_2.values()} == set(differences)
+
+
+# --- variants
+
+
+def test_every_variant_has_a_name() -> None:
+    assert set(variants.HEADS) == set(get_args(variants.Embedding))
+    assert set(variants.SCORE_LOSSES) == set(get_args(variants.ScoreLossName))
+
+
+@pytest.mark.parametrize("name", variants.HEADS)
+def test_heads(name: variants.Embedding) -> None:
+    head = variants.HEADS[name](8, 3, offset_scale=2.0)
+    batch = torch.tensor([0] * 6 + [1] * 6)
+    output = head(torch.randn(12, 8), torch.rand(12, 3), batch)
+    assert isinstance(output, HeadOutput)
+    log_std = output.embedding.log_std
+    assert output.embedding.dim == (6 if name == "deterministic-6d" else 3)
+    assert log_std.shape[1] == (3 if name in ("probabilistic", "homoscedastic") else 1)
+    spread = (log_std[:6] - log_std[:1]).abs().max() > 0
+    assert spread == (name in ("probabilistic", "isotropic"))
+    if name in variants.EUCLIDEAN:
+        assert log_std.exp().square().unique().item() == pytest.approx(2.0**2 / 8)
+
+
+@pytest.mark.parametrize("row", ablation.ROWS)
+def test_rows_are_options_of_the_example_and_train(row: str) -> None:
+    settings, _ = ablation.ROWS[row]
+    options = partnet.resolve(partnet.Options(category="Chair", level=3, **settings))
+    network = partnet.Network(4, {**partnet.about_model(options), "width": 0.25})
+    loss = ProbabilisticEmbeddingLoss(variants.SCORE_LOSSES[options.score_loss]())
+    data = partnet.Batch.from_data_list([partnet.Data(pos=torch.rand(64, 3)) for _ in range(2)])
+    instance = torch.arange(128) % 3
+    value = loss(network(data), instance, 1 + instance % 3, data.batch)["loss"]
+    value.backward()
+    assert math.isfinite(value.detach())
