@@ -2,7 +2,7 @@
 # make test         run all tests
 # make minkowski    build MinkowskiEngine for ScanNet: some minutes, once; make test does so as well
 # make check        formatting, lint and types
-# make bench        everything against what people use today: tables, a JSON file and a picture; up to an hour
+# make bench        everything against what people use today: tables, a JSON file and a picture; a quarter of an hour
 # make bench-quick  the same in small sizes, two minutes
 # make gpu          the kernels on a real GPU: tests and timings
 # make docs         the pages as HTML

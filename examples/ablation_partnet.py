@@ -400,7 +400,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     study = Study.of(options)
     rows = options.rows or list({"table-2": TABLE_2, "decisions": {FULL: (), **DECISIONS}, "all": ROWS}[options.study])
-    trained = rows if REFERENCE in rows else [REFERENCE, *rows]
+    trained = sorted({REFERENCE, *rows}, key=lambda row: (row != REFERENCE, row != FULL, list(ROWS).index(row)))
     # Seeds first: a table of all rows with one seed is there as early as can be.
     runs = [
         Run(row, category, seed) for seed in range(options.seeds) for row in trained for category in study.categories

@@ -6,20 +6,25 @@ python examples/figures.py --shapes 3 8 --deterministic MODEL           other sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import partnet_pointnet2 as partnet
 import tyro
+from lightning_fabric import Fabric
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.utils.data import Dataset
+from torch_geometric.data import Data
 from tqdm import tqdm
 
 from probemb_adapters import figures
-from probemb_adapters.baselines import HDBSCAN
+from probemb_adapters.baselines import BASELINES, Clusterer, Clusters, fit_baseline
 from probemb_adapters.files import replaced_file
-from probemb_adapters.partnet import evaluation_targets
+from probemb_adapters.partnet import EvaluationTargets, evaluation_targets
 from probemb_adapters.training import start_fabric
 from probemb_adapters.viz import ShapeResult
 from probemb_lib import greedy_cluster
@@ -33,7 +38,7 @@ class Options:
     """class-agnostic model of examples/partnet_pointnet2.py"""
     deterministic: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """a second model, for the comparison of embeddings"""
-    shapes: tuple[int, ...] = (0, 4, 9)
+    shapes: tuple[int, ...] = (4, 0, 9)
     """test shapes to draw"""
     points: int = 10_000
     """points of a shape"""
@@ -41,12 +46,14 @@ class Options:
     """folder of the pictures"""
 
 
-def results(path: Path, options: Options) -> tuple[list[ShapeResult], list[Tensor]]:
+def read(split: str, options: Options, fabric: Fabric) -> Dataset[Data]:
+    settings = partnet.resolve(partnet.Options(category="Furniture", points=options.points))
+    return partnet.read_split(partnet.prepare_data(settings, fabric), settings, split)
+
+
+def results(path: Path, options: Options, fabric: Fabric) -> tuple[list[ShapeResult], list[Tensor]]:
     """What a model finds in the test shapes, and its probabilities."""
-    model = partnet.Model.load(path)
-    fabric = start_fabric(accelerator="auto", devices=1, precision="32-true", log_dir=None)
-    settings = partnet.resolve(partnet.Options(category="Furniture", class_agnostic=True, points=options.points))
-    test = partnet.read_split(partnet.prepare_data(settings, fabric), settings, "test")
+    model, test = partnet.Model.load(path), read("test", options, fabric)
     shapes, scores = [], []
     for i in tqdm(options.shapes, desc=path.stem, unit="shape"):
         data = test[i]
@@ -60,9 +67,21 @@ def results(path: Path, options: Options) -> tuple[list[ShapeResult], list[Tenso
     return shapes, scores
 
 
-def clustered(shape: ShapeResult) -> ShapeResult:
-    """The same shape as HDBSCAN on the positions sees it."""
-    clusters = HDBSCAN(100, 5)(shape.pos)
+def picked_clusterer(options: Options, fabric: Fabric) -> Clusterer:
+    """HDBSCAN on the positions, its parameters picked on validation."""
+    val = [shape for shape, _ in zip(read("val", options, fabric), range(10), strict=False)]
+    targets = [evaluation_targets(shape) for shape in val]
+
+    def mean_ap(found: Sequence[Clusters], targets: Sequence[EvaluationTargets]) -> float:
+        return float(partnet.score(found, targets, 1, 0, fabric).compute()["part_map"][1])
+
+    bar = partial(tqdm, desc="HDBSCAN, validation", unit="setting")
+    return fit_baseline(BASELINES["HDBSCAN"], [s.pos for s in val], targets, mean_ap, progress=bar).clusterer
+
+
+def clustered(shape: ShapeResult, clusterer: Clusterer) -> ShapeResult:
+    """The same shape as a clustering of the positions sees it."""
+    clusters = clusterer(shape.pos)
     rows = clusters.semantic.new_zeros(len(clusters.semantic))
     found = replace(shape.found, label=clusters.label, semantic=rows, score=clusters.score, seed=rows, batch=rows)
     return shape._replace(found=found)
@@ -70,12 +89,14 @@ def clustered(shape: ShapeResult) -> ShapeResult:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    shapes, scores = results(options.checkpoint, options)
+    fabric = start_fabric(accelerator="auto", devices=1, precision="32-true", log_dir=None)
+    shapes, scores = results(options.checkpoint, options, fabric)
     morphs, methods = {"probabilistic": shapes[0]}, {"probabilistic": shapes}
     if options.deterministic is not None:
-        methods["deterministic"], _ = results(options.deterministic, options)
+        methods["deterministic"], _ = results(options.deterministic, options, fabric)
         morphs["deterministic"] = methods["deterministic"][0]
-    methods["HDBSCAN on positions"] = [clustered(shape) for shape in shapes]
+    clusterer = picked_clusterer(options, fabric)
+    methods["HDBSCAN on positions"] = [clustered(shape, clusterer) for shape in shapes]
     drawn: dict[str, Figure] = {
         "similarity": figures.similarity_contours(),
         "uncertainty": figures.uncertainty(shapes[0]),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from example_runs import PROJECT, run
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.integrate import quad
@@ -126,3 +127,12 @@ def test_what_is_missing_is_named() -> None:
 def test_figures_can_be_saved(figure: object, tmp_path: Path) -> None:
     figure().savefig(tmp_path / "figure.png", dpi=40)  # type: ignore[operator]
     assert (imread(tmp_path / "figure.png")[..., :3] < 0.9).mean() > 0.003
+
+
+def test_the_gallery_is_drawn_by_its_command(tmp_path: Path) -> None:
+    done = run(PROJECT / "examples" / "figures.py", "--points", 800, "--shapes", 2, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    drawn = sorted(path.stem for path in tmp_path.iterdir())
+    assert drawn == ["detections", "morph", "score_maps", "similarity", "uncertainty"]
+    gallery = (PROJECT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    assert all(f"images/figure_{name}.png" in gallery for name in drawn)

@@ -77,13 +77,13 @@ def similarity_contours(
     return figure
 
 
-def uncertainty(shape: ShapeResult, *, ellipsoids: int = 120, scale: float = 1.0, seed: int = 0) -> Figure:
+def uncertainty(shape: ShapeResult, *, ellipsoids: int = 120, scale: float | None = None, seed: int = 0) -> Figure:
     """σ of the points: as ellipsoids around some of them, and ln σ of each axis as a colour (Fig. 5).
 
     Args:
         shape: with ``log_std`` (N, 3) or (N, 1).
         ellipsoids: how many points to draw one for.
-        scale: half-axes in σ.
+        scale: half-axes in σ; None: so that they have room beside each other.
     """
     pos, log_std = z_up(shape.pos.cpu().numpy(), shape.up), shape.log_std.cpu().float()
     log_std = log_std.expand(len(pos), 3) if log_std.shape[1] == 1 else log_std
@@ -94,7 +94,10 @@ def uncertainty(shape: ShapeResult, *, ellipsoids: int = 120, scale: float = 1.0
     first = figure.add_subplot(1, 4, 1, projection="3d")
     draw_cloud(first, pos, colors * 0.4 + 0.6)
     # Axes of σ turn with the points: with y up, the third is the file's second, negated, which σ does not see.
-    std = np.abs(z_up(log_std.exp().numpy(), shape.up)) * scale
+    std = np.abs(z_up(log_std.exp().numpy(), shape.up))
+    if scale is None:
+        scale = float(f"{0.04 * np.ptp(pos, axis=0).max() / np.median(std):.1g}")
+    std = std * scale
     for i in np.random.default_rng(seed).permutation(len(pos))[:ellipsoids]:
         x, y, z = _ellipsoid(pos[i], std[i])
         first.plot_surface(x, y, z, color=colors[i], alpha=0.35, linewidth=0)
@@ -171,7 +174,9 @@ def score_maps(
     for j, c in enumerate(common):
         panel(1, 2 * j, own[:, class_of == c].max(1).values, f"Q of {classes[int(c)]}")
         panel(1, 2 * j + 1, probabilities[:, c].cpu().float(), f"P of {classes[int(c)]}, predicted")
-    figure.colorbar(matplotlib.cm.ScalarMappable(Normalize(0, 1), "inferno"), ax=figure.axes, shrink=0.5, label="0 … 1")
+    figure.colorbar(
+        matplotlib.cm.ScalarMappable(Normalize(0, 1), "inferno"), ax=figure.axes, shrink=0.5, label="Q and P"
+    )
     figure.suptitle(shape.name)
     return figure
 
