@@ -161,8 +161,7 @@ def aggregate_instances(
     x = check_embedding(embedding)
     index = as_index(instance, batch, x.mean)
     center = aggregate_members(gather_points(columns(x), index.member), index, covariance)
-    mean, log_std = center.transpose(1, 2).unbind()
-    return GaussianEmbedding(mean, log_std[:, : x.log_std.shape[1]])
+    return GaussianEmbedding(center[0].T, center[1].T[:, : x.log_std.shape[1]])
 
 
 def aggregate_members(x: Tensor, index: InstanceIndex, covariance: Covariance) -> Tensor:

@@ -39,6 +39,7 @@ TILE_ELEMENTS_CPU = 1 << 18  # pairs in a tile: about a dozen float32 planes of 
 TILE_ELEMENTS_COMPILED = 1 << 19  # one or two planes, and 0.2 ms a call
 TILE_ELEMENTS_GPU = 1 << 22
 MAX_TILE_CENTERS = 512
+MAX_Q = 1e3  # of ¼ Δ² r in derivatives: κ is 0 long before, and r times more could be infinite, and 0 · ∞ NaN
 MAX_TWIN_DIM = 8  # of the Triton kernels, which unroll D: compiling takes 10 s there, and minutes for 32
 
 
@@ -162,7 +163,7 @@ class _PerInstance(torch.autograd.Function):
 
 def _scale_by_cloud(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
     """Σ_s of the derivatives (S, 2, D, N) times the upstream gradient (S, B) of each point's cloud: (2, D, N)."""
-    result = grad.new_zeros(grad.shape[1:])
+    result = torch.zeros_like(grad[0])
     for g, of_cloud in zip(grad, scale, strict=True):
         result.addcmul_(g, of_cloud if of_cloud.shape[0] == 1 else of_cloud.index_select(0, cloud))
     return result
@@ -175,7 +176,7 @@ def _scale_by_cloud_opaque(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor
 
 @_scale_by_cloud_opaque.register_fake
 def _(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
-    return grad.new_empty(grad.shape[1:])
+    return torch.empty_like(grad[0])
 
 
 def _cloud_sum(x: Tensor, instance_ptr: Tensor) -> Tensor:
@@ -369,6 +370,7 @@ def _add_tile(
         # 1 − β = (1 − β⁴) / ((1 + β) (1 + β²)), and 1 − κ = (1 − e) + e (1 − β): nothing cancels near equality.
         one_minus_beta = _one_minus_beta4(variance, c_variance, r).div_(beta.add_(1).mul_(beta2.add_(1)))
         one_minus = torch.addcmul(minus_q.expm1_().neg_(), e, one_minus_beta)
+        one_minus = torch.where(kappa < 0.25, 1 - kappa, one_minus)  # fewer roundings, where nothing cancels anyway
         above_floor = one_minus > MIN_DISSIMILARITY
         one_minus.clamp_(min=MIN_DISSIMILARITY)
         weights.append((kappa / one_minus).mul_(is_outside & above_floor))
@@ -380,7 +382,7 @@ def _add_tile(
         if outside:
             combined += weights[1].mul_(w[1][:, None])
         weights = [combined]
-    q.mul_(2).sub_(1).mul_(r)  # r (½ Δ² r − 1)
+    q.clamp_(max=MAX_Q).mul_(2).sub_(1).mul_(r)  # r (½ Δ² r − 1)
     for s, weight in enumerate(weights):
         last = s == len(weights) - 1
         for j, plane in enumerate((t, q)):
@@ -455,6 +457,7 @@ def _fused_tile(
         is_outside = member[None, :] != ids[:, None]
         one_minus_beta4 = functools.reduce(lambda c, t2: c + (1 - c) * t2, [a * a for a in tanh])
         one_minus = e * one_minus_beta4 / ((1 + beta) * (1 + beta2)) - torch.expm1(minus_q)
+        one_minus = torch.where(kappa < 0.25, 1 - kappa, one_minus)
         sums.append(-torch.where(is_outside, one_minus.clamp_min(MIN_DISSIMILARITY).log(), 0.0).sum(1))
         weights.append(torch.where(is_outside & (one_minus > MIN_DISSIMILARITY), kappa / one_minus, 0.0))
     if weighted:
@@ -466,7 +469,7 @@ def _fused_tile(
         for axis, sign, v, result in ((0, -1, x[2], of_points), (1, 1, c[2], of_centers)):
             half = 0.5 * weight.sum(axis)
             of_mean = [sign * (weight * t[d]).sum(axis) for d in range(dim)]
-            of_log_std = [v[d] * (weight * r[d] * (2 * q[d] - 1)).sum(axis) + half for d in range(dim)]
+            of_log_std = [v[d] * (weight * r[d] * (2 * q[d].clamp_max(MAX_Q) - 1)).sum(axis) + half for d in range(dim)]
             result.append(torch.stack([torch.stack(of_mean), torch.stack(of_log_std)]))
     # The weights are returned only to be stored: both sums then read them, and no exponential is taken twice.
     return sums, of_points, of_centers, weights

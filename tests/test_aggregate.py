@@ -365,3 +365,11 @@ def test_majority_against_loops(points: list[tuple[int, int]]) -> None:
 def test_majority_ties(semantic: list[int], expected_class: int) -> None:
     index = index_instances(torch.zeros(len(semantic), dtype=torch.int64))
     assert instance_classes(torch.tensor(semantic), index, 4).tolist() == [expected_class]
+
+
+def test_centers_may_be_edited_in_place() -> None:
+    mean = torch.randn(4, 3, requires_grad=True)
+    center = aggregate_instances(GaussianEmbedding(mean, torch.zeros(4, 3)), torch.tensor([0, 0, 1, 1]))
+    center.mean.mul_(2)
+    center.mean.sum().backward()
+    torch.testing.assert_close(mean.grad, torch.ones(4, 3))

@@ -242,8 +242,9 @@ def test_a_subset_is_the_evaluator_of_these_shapes() -> None:
     for rows in (range(len(problems)), [last, 0], [last, last, 0, last], []):
         assert_equal(metric.subset(rows).compute(), evaluate([problems[i] for i in rows], 40).compute())
     assert len(metric) == len(problems)
-    with pytest.raises(IndexError):
-        metric.subset([len(problems)])
+    for row in (-1, len(problems)):
+        with pytest.raises(IndexError, match=rf"expected shapes in \[0, {len(problems)}\), got {row}"):
+            metric.subset([0, row])
 
 
 def test_reset() -> None:

@@ -309,6 +309,37 @@ def test_one_minus_kappa_keeps_its_digits_in_float32(gap: float, of_sigma: bool)
     np.testing.assert_allclose(got, [expected], rtol=1e-5)
 
 
+@MODES
+@pytest.mark.parametrize("distance", [1.0, 1e3])
+@pytest.mark.parametrize("log_std", [-23.0, -38.0])
+def test_far_apart_with_tiny_sigma_has_no_gradient(per_instance: bool, distance: float, log_std: float) -> None:
+    """Δ² / σ² and its products with 1/σ² leave float32 where κ is 0 already."""
+    x = GaussianEmbedding(torch.zeros(4, 3), torch.full((4, 3), log_std))
+    points, centers = leaves(x, GaussianEmbedding(distance * torch.tensor([[-1.0] * 3, [1.0] * 3]), x.log_std[:2]))
+    index = index_instances(torch.tensor([0, 0, 1, 1]))
+    sums = similarity_sums(points, centers, index, per_instance=per_instance, outside=True)
+    for s in sums:
+        assert s is not None
+        assert (s == 0).all()
+    sum((s.sum() for s in sums), torch.zeros(())).backward()
+    for t in (*points, *centers):
+        assert t.grad is not None
+        assert (t.grad == 0).all()
+
+
+@pytest.mark.parametrize("ratio", [3.0, 6.0])
+def test_small_similarities_keep_their_digits_outside(ratio: float) -> None:
+    """κ small because of σ: −ln(1 − κ) ≈ κ by 1 − κ, one rounding instead of several to the same side."""
+    n = 4000
+    generator = torch.Generator().manual_seed(0)
+    x = GaussianEmbedding(*(0.3 * torch.randn(2, n, 3, generator=generator)))
+    c = GaussianEmbedding(torch.zeros(2, 3), torch.full((2, 3), ratio))
+    index = index_instances(torch.arange(n) % 2)
+    got = similarity_sums(x, c, index, outside=True).outside
+    exact = similarity_sums(x.to(dtype=torch.float64), c.to(dtype=torch.float64), index, outside=True).outside
+    torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=0)
+
+
 # --- Properties ------------------------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,7 @@ def loop_over_centers(instructions: list[str]) -> list[str]:
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
     ("dim", "outside", "weighted", "sets", "instructions", "special"),
-    [(3, False, False, 1, 60, 4), (3, True, False, 2, 165, 6), (2, True, True, 1, 85, 5)],
+    [(3, False, False, 1, 60, 4), (3, True, False, 2, 168, 6), (2, True, True, 1, 85, 5)],
     ids=["dice", "dice and bce", "weighted"],
 )
 def test_pairs_kernel_compiled(

@@ -315,6 +315,27 @@ def test_one_minus_kappa_keeps_its_digits(gap: float, of_sigma: bool, twin: list
         torch.testing.assert_close(a.grad.cpu().double(), b.grad, rtol=1e-4, atol=1e-6)
 
 
+@MODES
+@pytest.mark.parametrize("distance", [1.0, 1e3])
+@pytest.mark.parametrize("log_std", [-23.0, -38.0])
+def test_far_apart_with_tiny_sigma_has_no_gradient(
+    per_instance: bool, distance: float, log_std: float, twin: list[int]
+) -> None:
+    """Δ² / σ² and its products with 1/σ² leave float32 where κ is 0 already."""
+    x = GaussianEmbedding(torch.zeros(4, 3, device=DEVICE), torch.full((4, 3), log_std, device=DEVICE))
+    place = distance * torch.tensor([[-1.0] * 3, [1.0] * 3], device=DEVICE)
+    points, centers = leaves(x, GaussianEmbedding(place, x.log_std[:2]))
+    index = index_instances(torch.tensor([0, 0, 1, 1], device=DEVICE))
+    got = similarity_sums(points, centers, index, per_instance=per_instance, outside=True)
+    assert got.outside is not None
+    assert (got.similar == 0).all()
+    assert (got.outside == 0).all()
+    (got.similar.sum() + got.outside.sum()).backward()
+    for t in (*points, *centers):
+        assert t.grad is not None
+        assert (t.grad == 0).all()
+
+
 def test_nan_is_not_hidden(twin: list[int]) -> None:
     """Also of a point without instance, which only the floored logarithms see."""
     points, centers, index = on_device(draw_problem(22, n=12, num_clouds=1, ignored=False))

@@ -45,6 +45,7 @@ GROUP = tl.constexpr(3)  # dimensions whose √(2σ) are multiplied: for |ln σ|
 
 FLOOR = tl.constexpr(MIN_DISSIMILARITY)
 LOG2_E = tl.constexpr(1.4426950408889634)
+MAX_ENERGY = tl.constexpr(1e3)  # of Δ² r in derivatives
 
 
 @triton.jit
@@ -188,7 +189,7 @@ def pairs_kernel(
                         td = delta * r
                         q = delta * td
                         t += (td,)
-                        u += (q * r - r,)
+                        u += (tl.minimum(q, MAX_ENERGY) * r - r,)  # 0 · ∞ would be NaN, and κ is 0 by then
                         energy = q if d == 0 else energy + q
                         part *= root
                         if OUTSIDE:

@@ -189,8 +189,11 @@ class PartNetAP:
         Raises:
             IndexError: no such shape.
         """
+        wrong = [i for i in shapes if not 0 <= operator.index(i) < len(self._shapes)]
+        if wrong:
+            raise IndexError(f"expected shapes in [0, {len(self._shapes)}), got {wrong[0]}")
         result = PartNetAP(self.num_classes, self.iou_thresholds)
-        result._shapes = [self._shapes[operator.index(i)] for i in shapes]
+        result._shapes = [self._shapes[i] for i in shapes]
         return result
 
     def __len__(self) -> int:
