@@ -104,20 +104,6 @@ def many_instances(n: int, k: int, rounds: int) -> Table:
     return Table(f"Clustering, {n:,} points, {k:,} instances", rows, PLAIN, "greedy_cluster")
 
 
-def class_aware_loop(embedding: GaussianEmbedding, score: Tensor, semantic: Tensor, threshold: float = 0.35) -> Tensor:
-    """`plain_loop`, where only points of the seed's class join it."""
-    variance, std = torch.exp(2 * embedding.log_std), embedding.log_std.exp()
-    label, score, count = torch.full(score.shape, -1), score.clone(), 0
-    while (top := score.max(0)).values > -torch.inf:
-        v = variance + variance[top.indices]
-        distance = ((embedding.mean - embedding.mean[top.indices]) ** 2 / (4 * v)).sum(1)
-        kappa = torch.exp(-distance) * (2 * std * std[top.indices] / v).prod(1).sqrt()
-        members = (kappa >= threshold) & (label < 0) & (semantic == semantic[top.indices])
-        members[top.indices] = True
-        label[members], score[members], count = count, -torch.inf, count + 1
-    return label
-
-
 def hard(n: int, small: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Means (n, D) and log_std (n, D) or (n, 1) where an index cannot help, or would have to be a different one."""
     r = np.random.default_rng(0)
@@ -195,9 +181,7 @@ def compare(name: str, embedding: GaussianEmbedding, score: Tensor, semantic: Te
     found = greedy_cluster(embedding, probabilities, background=None, class_aware=semantic is not None)
     seconds = timed(
         {
-            "plain": lambda: (
-                plain_loop(embedding, score) if semantic is None else class_aware_loop(embedding, score, semantic)
-            ),
+            "plain": lambda: plain_loop(embedding, score, semantic=semantic),
             "ours": lambda: greedy_cluster(embedding, probabilities, background=None, class_aware=semantic is not None),
         },
         rounds,

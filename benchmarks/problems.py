@@ -31,8 +31,10 @@ def blobs(n: int, k: int) -> tuple[GaussianEmbedding, Tensor]:
     return GaussianEmbedding(as_tensor[0], as_tensor[1]), as_tensor[2]
 
 
-def plain_loop(embedding: GaussianEmbedding, score: Tensor, threshold: float = 0.35) -> Tensor:
-    """Eq. 11 as one writes it down: each seed against all points."""
+def plain_loop(
+    embedding: GaussianEmbedding, score: Tensor, threshold: float = 0.35, *, semantic: Tensor | None = None
+) -> Tensor:
+    """Eq. 11 as one writes it down: each seed against all points, or those of its class."""
     variance, std = torch.exp(2 * embedding.log_std), embedding.log_std.exp()
     label, score, count = torch.full(score.shape, -1), score.clone(), 0
     while (top := score.max(0)).values > -torch.inf:
@@ -40,6 +42,8 @@ def plain_loop(embedding: GaussianEmbedding, score: Tensor, threshold: float = 0
         distance = ((embedding.mean - embedding.mean[top.indices]) ** 2 / (4 * v)).sum(1)
         kappa = torch.exp(-distance) * (2 * std * std[top.indices] / v).prod(1).sqrt()
         members = (kappa >= threshold) & (label < 0)
+        if semantic is not None:
+            members &= semantic == semantic[top.indices]
         members[top.indices] = True
         label[members], score[members], count = count, -torch.inf, count + 1
     return label
