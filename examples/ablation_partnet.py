@@ -1,11 +1,11 @@
 """Table 2 of the paper on data anyone can have: every variant of the method with the same data, steps and seeds.
 
 Trains and evaluates one network for each row, category and seed, appends its numbers to one CSV as it ends, and shows
-the differences to the deterministic reference with bootstrap intervals, beside the paper's. Interrupted, the same
+the differences to a reference row with bootstrap intervals, beside the paper's. Interrupted, the same
 command goes on; more seeds are added to those that are there:
 
     python examples/ablation_partnet.py                             generated families at level 3, three seeds
-    python examples/ablation_partnet.py --study decisions           what the paper leaves open
+    python examples/ablation_partnet.py --study decisions           what the paper leaves open, against the full method
     python examples/ablation_partnet.py --data furniture            real furniture, level 1
     python examples/ablation_partnet.py --jobs 0                    only the table and the plot of what is there
 """
@@ -42,6 +42,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from probemb_adapters.bootstrap import paired_bootstrap
 from probemb_adapters.experiment import table_text, versions, write_table
 from probemb_adapters.files import replaced_file
 from probemb_adapters.report import Row, Table
@@ -69,6 +70,8 @@ DECISIONS: dict[str, tuple[dict[str, Any], str]] = {  # all of them changes of t
     "dice-per-instance": ({"per_instance_dice": True}, ""),
     "threshold-0.35": ({"threshold": 0.35}, ""),
     "class-aware": ({"class_aware": True}, ""),
+    "cosine-6d": ({"embedding": "cosine-6d"}, ""),
+    "std-from-0.1": ({"initial_std": 0.1}, ""),
 }
 ROWS = {**TABLE_2, **DECISIONS}
 FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")  # the paper's "large" categories
@@ -292,11 +295,13 @@ def write_data(study: Study, options: Options) -> None:
 # --- what came out
 
 
-def summary(rows: Sequence[str], study: Study, options: Options) -> tuple[Table, dict[str, tuple[float, ...]]]:
+def summary(
+    rows: Sequence[str], reference: str, study: Study, options: Options
+) -> tuple[Table, dict[str, tuple[float, ...]]]:
     """The table; and for each row but the reference the difference with its interval, in points of mAP."""
     done = finished(read_lines(options.csv), study)
-    paper = paper_differences() if study.data == "generated" and study.level == 3 else {}
-    complete = {row: complete_seeds(row, done, study) for row in [REFERENCE, *rows]}
+    paper = paper_differences(reference, study)
+    complete = {row: complete_seeds(row, done, study) for row in [reference, *rows]}
     shown, differences = [], {}
     for row in tqdm(rows, desc="intervals", unit="row", leave=False):
         seeds = complete[row]
@@ -306,15 +311,12 @@ def summary(rows: Sequence[str], study: Study, options: Options) -> tuple[Table,
         }
         means: list[Any] = [float(np.mean(v)) if v else None for v in by_seed.values()]
         spread = float(np.std(by_seed[IOU], ddof=1)) if len(seeds) > 1 else None
-        common = [s for s in seeds if s in complete[REFERENCE]]
+        common = [s for s in seeds if s in complete[reference]]
         cells: list[Any] = [len(seeds), *means, spread, None, None, None]
-        if row != REFERENCE and common:
-            metrics = {
-                (r, c, s): load_metric(Run(r, c, s), study, options)
-                for r, c, s in product((row, REFERENCE), study.categories, common)
-            }
-            if all(metric is not None for metric in metrics.values()):
-                low, middle, high = interval(row, metrics, study.categories, common, options.resamples)
+        if row != reference and common:
+            ours, theirs = (load_metrics(r, common, study, options) for r in (row, reference))
+            if ours and theirs:
+                low, middle, high = paired_bootstrap(ours, theirs, iou=IOU, resamples=options.resamples)
                 differences[row] = (middle, low, high)
                 cells[-3:] = [middle, f"{low:+.1f} … {high:+.1f}", paper.get(ROWS[row][1])]
         shown.append(Row(row, cells))
@@ -326,7 +328,7 @@ def summary(rows: Sequence[str], study: Study, options: Options) -> tuple[Table,
         "95 % interval",
         "paper's difference",
     ]
-    text = f"Part mAP in per cent, mean of {', '.join(study.categories)}; difference to {REFERENCE}"
+    text = f"Part mAP in per cent, mean of {', '.join(study.categories)}; difference to {reference}"
     return Table(study.title, heads, shown, text=text), differences
 
 
@@ -335,51 +337,31 @@ def complete_seeds(row: str, done: dict[Run, Any], study: Study) -> list[int]:
     return [s for s in seeds if all(Run(row, c, s) in done for c in study.categories)]
 
 
-def paper_differences() -> dict[str, float]:
-    """The paper's rows, on its large categories, less its reference."""
+def paper_differences(reference: str, study: Study) -> dict[str, float]:
+    """The paper's rows, on its large categories, less its reference; empty where it has nothing to compare with."""
+    if (study.data, study.level, reference) != ("generated", 3, REFERENCE):
+        return {}
     with (partnet.PROJECT / "examples" / "paper" / "ablation_table2.csv").open(newline="") as file:
         large = {line["model"]: float(line["large"]) for line in csv.DictReader(file)}
     return {model: round(v - large["reference_deterministic3d"], 1) for model, v in large.items()}
 
 
-def load_metric(run: Run, study: Study, options: Options) -> PartNetAP | None:
-    path = folder_of(run, study, options.output) / "shapes.pkl"
-    return pickle.loads(path.read_bytes()) if path.exists() else None  # our own file
+def load_metrics(
+    row: str, seeds: Sequence[int], study: Study, options: Options
+) -> dict[tuple[str, int], PartNetAP] | None:
+    """What the runs of a row found, by category and seed; None if a file is missing."""
+    metrics = {}
+    for category, seed in product(study.categories, seeds):
+        path = folder_of(Run(row, category, seed), study, options.output) / "shapes.pkl"
+        if not path.exists():
+            return None
+        metrics[category, seed] = pickle.loads(path.read_bytes())  # our own file
+    return metrics
 
 
-def interval(
-    row: str,
-    metrics: dict[tuple[str, str, int], PartNetAP],
-    categories: Sequence[str],
-    seeds: Sequence[int],
-    resamples: int,
-) -> tuple[float, float, float]:
-    """Paired bootstrap of mAP(row) − mAP(reference): 2.5 %, the difference itself, 97.5 %.
-
-    Test shapes of each category and seeds are drawn with replacement, the same for both rows.
-    """
-    rng = np.random.default_rng(0)
-
-    def difference(drawn: Sequence[int], shapes: dict[str, Any]) -> float:
-        values = []
-        for category, seed in product(categories, drawn):
-            pair = [metrics[r, category, seed].subset(shapes[category]) for r in (row, REFERENCE)]
-            ours, theirs = (m.compute()["part_map"][m.iou_thresholds.index(IOU)] for m in pair)
-            values.append(100 * (ours - theirs))
-        return float(np.mean(values))
-
-    sizes = {category: len(metrics[row, category, seeds[0]]) for category in categories}
-    drawn = [
-        difference(rng.choice(seeds, len(seeds)), {c: rng.integers(n, size=n) for c, n in sizes.items()})
-        for _ in range(resamples)
-    ]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), difference(seeds, {c: np.arange(n) for c, n in sizes.items()}), float(high)
-
-
-def plot(differences: dict[str, tuple[float, ...]], study: Study, path: Path) -> None:
+def plot(differences: dict[str, tuple[float, ...]], reference: str, study: Study, path: Path) -> None:
     """Differences to the reference with their intervals, and the paper's."""
-    paper = paper_differences() if study.data == "generated" and study.level == 3 else {}
+    paper = paper_differences(reference, study)
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.45 * len(differences)), layout="constrained")
     for y, (row, (value, low, high)) in enumerate(reversed(differences.items())):
         axes.plot([low, high], [y, y], color="tab:blue", lw=2, label="measured, 95 % interval" if y == 0 else None)
@@ -388,7 +370,7 @@ def plot(differences: dict[str, tuple[float, ...]], study: Study, path: Path) ->
             axes.plot(paper[ROWS[row][1]], y, "D", color="tab:orange", label="paper, on PartNet" if y == 0 else None)
     axes.axvline(0, color="0.6", lw=1)
     axes.set_yticks(range(len(differences)), list(reversed(differences)))
-    axes.set_xlabel(f"part mAP @{IOU} less that of the {REFERENCE} embedding, points")
+    axes.set_xlabel(f"part mAP @{IOU} less that of {reference}, points")
     axes.set_title(study.title)
     axes.legend(loc="best", frameon=False)
     with replaced_file(path) as temporary:
@@ -400,19 +382,20 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     study = Study.of(options)
     rows = options.rows or list({"table-2": TABLE_2, "decisions": {FULL: (), **DECISIONS}, "all": ROWS}[options.study])
-    trained = sorted({REFERENCE, *rows}, key=lambda row: (row != REFERENCE, row != FULL, list(ROWS).index(row)))
+    reference = FULL if options.study == "decisions" else REFERENCE
+    trained = sorted({reference, *rows}, key=lambda row: (row != reference, row != FULL, list(ROWS).index(row)))
     # Seeds first: a table of all rows with one seed is there as early as can be.
     runs = [
         Run(row, category, seed) for seed in range(options.seeds) for row in trained for category in study.categories
     ]
     run_all(runs, study, options)
-    table, differences = summary(rows, study, options)
+    table, differences = summary(rows, reference, study, options)
     print(f"\n{table_text(table)}\n")
     name = f"{options.study}-{study.data}-{study.level}"
     write_table(table, options.output / f"{name}.csv")
     print(f"runs     {options.csv}\ntable    {options.output / f'{name}.csv'}")
     if differences:
-        plot(differences, study, options.output / f"{name}.png")
+        plot(differences, reference, study, options.output / f"{name}.png")
         print(f"picture  {options.output / f'{name}.png'}")
 
 

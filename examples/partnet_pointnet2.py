@@ -72,7 +72,7 @@ from probemb_adapters.report import (
     write_report,
 )
 from probemb_adapters.training import gather_in_order, share_of, start_fabric
-from probemb_adapters.variants import EUCLIDEAN, HEADS, SCORE_LOSSES, Embedding, ScoreLossName
+from probemb_adapters.variants import DETERMINISTIC, HEADS, SCORE_LOSSES, Embedding, ScoreLossName
 from probemb_adapters.viz import ShapeResult, instance_colors
 from probemb_lib import (
     GaussianEmbedding,
@@ -140,7 +140,10 @@ class Options(RunOptions):
     # --- variants of the method, compared by examples/ablation_partnet.py
     embedding: Embedding = "probabilistic"
     """Gaussians with a sigma for each point and dimension; isotropic: one for all dimensions; homoscedastic: one for
-    all points of a shape; deterministic: points with a Euclidean kernel (paper: all of them, in Table 2)"""
+    all points of a shape; deterministic: points with a Euclidean kernel, cosine: with one of angles (paper: all but the
+    last, in Table 2)"""
+    initial_std: float | None = None
+    """about what sigma is before training, in units of the shape's radius (paper: 1)"""
     score_loss: ScoreLossName | None = None
     """of the score maps; by default complement where parts have no classes, else center-aware (paper: center-aware)"""
     covariance: Literal["mean", "independent"] = "mean"
@@ -155,6 +158,8 @@ class Options(RunOptions):
     """cluster only points whose likeliest class is that of the seed"""
     threshold: float | None = None
     """similarity to the seed from which points belong to its instance; by default fitted on validation (paper: too)"""
+    refine: bool = False
+    """let the members of each found instance decide which points, class and score it has (paper: the seed decides)"""
     # --- what to do
     output: Path = Path("runs/partnet_pointnet2")
     """folder for checkpoints, metrics, pictures and the report"""
@@ -182,6 +187,8 @@ def resolve(options: Options) -> Options:
     options = with_defaults(options, {"score_loss": "complement" if options.class_agnostic else "center-aware"})
     if options.add_generated and not options.class_agnostic:
         raise SystemExit("--add-generated needs --class-agnostic: generated parts have other classes")
+    if options.initial_std is not None and options.embedding in DETERMINISTIC:
+        raise SystemExit(f"--initial-std needs an embedding with sigma to learn, not {options.embedding}")
     if options.official_files and len(options.evaluate) > 1:
         raise SystemExit("--official-files needs one model: --evaluate CHECKPOINT")
     if options.predict and len(options.evaluate) != 1:
@@ -264,7 +271,8 @@ class Network(nn.Module):
         super().__init__()
         self.local_geometry = about["local_geometry"]
         self.backbone = PointNet2(in_channels=6 if self.local_geometry else 0, width=about["width"])
-        self.head = HEADS[about["embedding"]](128, num_classes, offset_scale=about["offset_scale"])
+        own = {"initial_std": about["initial_std"]} if about.get("initial_std") is not None else {}
+        self.head = HEADS[about["embedding"]](128, num_classes, offset_scale=about["offset_scale"], **own)
 
     def forward(self, data: Data) -> HeadOutput:
         clouds = data.num_graphs if data.batch is not None else 1
@@ -286,14 +294,21 @@ class Model:
         return bool(self.about["class_agnostic"])
 
     @property
-    def class_aware(self) -> bool:
-        return bool(self.about.get("class_aware", False))  # older files do not say
-
-    @property
     def background(self) -> int | None:
         # Trained with complement=True, the background column tells points far from a centre, not points of no part:
         # then all points are clustered, by the foreground column alone (docs/decisions.md).
         return None if self.class_agnostic else 0
+
+    @property
+    def clustering(self) -> dict[str, Any]:
+        """What :func:`~probemb_lib.greedy_cluster` is told beside the threshold."""
+        chosen = {name: self.about.get(name, False) for name in ("class_aware", "refine")}  # older files do not say
+        return {"background": self.background, **chosen}
+
+    def options(self, **changes: Any) -> Options:
+        """Those of the data that it was trained on."""
+        names = ("category", "level", "class_agnostic", "generated_shapes")
+        return resolve(Options(**{name: self.about[name] for name in names if name in self.about}, **changes))
 
     def save(self, path: Path) -> Path:
         return save_model(path, self.network, self.classes, self.about)
@@ -354,6 +369,10 @@ THRESHOLDS = {  # the deterministic kernel exp(-distance^2) is near one for all 
     "probabilistic": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8),
     "deterministic": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99),
 }
+
+
+def threshold_grid(model: Model) -> tuple[float, ...]:
+    return THRESHOLDS["deterministic" if model.about["embedding"] in DETERMINISTIC else "probabilistic"]
 
 
 @dataclass
@@ -422,13 +441,10 @@ def evaluate_model(
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
         return float(score(found, targets, len(model.classes), first, fabric).compute()["part_map"][1])
 
-    grid = THRESHOLDS["deterministic" if model.about["embedding"] in EUCLIDEAN else "probabilistic"]
-    if options.threshold is not None:
-        grid = (options.threshold,)
-    how: dict[str, Any] = {"background": model.background, "class_aware": model.class_aware}
-    fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **how)
+    grid = threshold_grid(model) if options.threshold is None else (options.threshold,)
+    fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **model.clustering)
     tested = outputs(test, "test")
-    found = [greedy_cluster(*output, threshold=fit.threshold, **how) for output in tested]
+    found = [greedy_cluster(*output, threshold=fit.threshold, **model.clustering) for output in tested]
     metric = score(found, test.targets, len(model.classes), first, fabric)
     model.about["threshold"] = fit.threshold
     if options.official_files:
@@ -591,6 +607,7 @@ def run_evaluation(options: Options, fabric: Fabric) -> tuple[tuple[str, ...], l
     val, test = Split(root, options, "val", fabric), Split(root, options, "test", fabric)
     evaluations = []
     for path, model in models.items():
+        model.about["refine"] = model.clustering["refine"] or options.refine
         if model.classes != classes:
             raise SystemExit(f"{path} knows the classes {model.classes}, but the data have {classes}")
         name = str(model.about["embedding"])
@@ -605,6 +622,7 @@ def run_evaluation(options: Options, fabric: Fabric) -> tuple[tuple[str, ...], l
 def run_prediction(options: Options, fabric: Fabric) -> None:
     """Segment the user's own clouds; results lie in the output folder under the names of the files."""
     model = Model.load(options.evaluate[0])
+    model.about["refine"] = model.clustering["refine"] or options.refine
     first = 0 if model.background is None else 1
     clouds = clouds_to_predict(options)
     shapes = []
@@ -613,13 +631,7 @@ def run_prediction(options: Options, fabric: Fabric) -> None:
         # As many points as in training; the others take what their nearest neighbour has.
         order = torch.randperm(len(pos), generator=torch.Generator().manual_seed(options.seed))[: options.points]
         embedding, probabilities = model.predict(Data(pos=torch.from_numpy(pos[order])), fabric)
-        found = greedy_cluster(
-            embedding,
-            probabilities,
-            threshold=model.about["threshold"],
-            background=model.background,
-            class_aware=model.class_aware,
-        )
+        found = greedy_cluster(embedding, probabilities, threshold=model.about["threshold"], **model.clustering)
         row = torch.from_numpy(nearest(pos, pos[order]))
         embedding = embedding.select(row)
         found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])

@@ -77,8 +77,7 @@ def measure(path: Path, options: Options, fabric: Fabric) -> list[Points]:
     """The test shapes of the model's own category."""
     model = partnet.Model.load(path)
     about = model.about
-    names = ("category", "level", "class_agnostic", "generated_shapes")
-    settings = partnet.resolve(partnet.Options(points=options.points, **{n: about[n] for n in names if n in about}))
+    settings = model.options(points=options.points)
     test = partnet.read_split(partnet.prepare_data(settings, fabric), settings, "test")
     measured = []
     for i in tqdm(range(len(test)), desc=str(path), unit="shape"):  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from probemb_lib.losses.learnable_margin import LearnableMarginLoss
 from probemb_lib.losses.seed_mse import SeedMSELoss
 from probemb_lib.margin import LearnableMarginHead, MarginOutput
 from probemb_lib.margin_clustering import MarginInstances, margin_cluster
+from probemb_lib.refine import refine_instances
 from probemb_lib.similarity import cosine_similarity, log_bhattacharyya, log_bhattacharyya_paired
 from probemb_lib.tiling import cluster_tiles
 
@@ -58,4 +59,5 @@ __all__ = [
     "log_bhattacharyya_paired",
     "margin_cluster",
     "metrics",
+    "refine_instances",
 ]

@@ -13,7 +13,8 @@ from torch import Tensor
 from probemb_lib._greedy import greedy_indexed
 from probemb_lib._greedy_rounds import greedy_rounds
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
-from probemb_lib.instances import Instances, best_foreground, check_clustering
+from probemb_lib.instances import Instances, best_foreground, check_clustering, keep_instances
+from probemb_lib.refine import refine_instances
 
 Target = TypeVar("Target")
 
@@ -33,6 +34,7 @@ def greedy_cluster(
     min_points: int = 1,
     background: int | None = 0,
     class_aware: bool = False,
+    refine: bool = False,
 ) -> Instances:
     """Group points into instances (Eq. 11).
 
@@ -51,6 +53,7 @@ def greedy_cluster(
         background: column of the background. Points that are likeliest background are not clustered. None: there is
             no such column, and every point is clustered.
         class_aware: only points whose own best foreground class is the seed's join it.
+        refine: afterwards let the members decide on groups, classes and scores: :func:`refine_instances`.
 
     Returns:
         Instances, on the device of the input.
@@ -87,22 +90,26 @@ def greedy_cluster(
         threshold,
         min_score,
     )
-    if min_points > 1:
-        found, seed = _drop_small(found, seed, min_points)
     label = found
     if rows is not None:
         label = torch.full_like(semantic, -1).index_copy(0, rows, found)
         seed = rows[seed]
     point_batch = torch.zeros_like(semantic) if cloud is None else cloud
-    return Instances(
+    instances = Instances(
         label=label,
         semantic=semantic[seed],
         score=score[seed],
         seed=seed,
         batch=point_batch[seed],
-        embedding=GaussianEmbedding(embedding.mean[seed].detach(), embedding.log_std[seed].detach()),
+        embedding=embedding.select(seed).detach(),
         point_batch=point_batch,
     )
+    if refine:
+        instances = refine_instances(embedding, probabilities, instances, background=background)
+    if min_points > 1:
+        size = torch.bincount(instances.label[instances.label >= 0], minlength=len(instances))
+        instances = keep_instances(instances, size >= min_points)
+    return instances
 
 
 def _foreground(probabilities: Tensor, background: int, score: Tensor, semantic: Tensor) -> Tensor:
@@ -152,13 +159,6 @@ def _cluster_cloud(
     return _cluster_clouds(mean, log_std, score, None, group, tau, min_score)
 
 
-def _drop_small(label: Tensor, seed: Tensor, min_points: int) -> tuple[Tensor, Tensor]:
-    size = torch.bincount(label[label >= 0], minlength=seed.numel())
-    keep = size >= min_points
-    row = torch.where(keep, torch.cumsum(keep, 0) - 1, -1)
-    return torch.where(label >= 0, row[label.clamp_min(0)], -1) if seed.numel() else label, seed[keep]
-
-
 class ThresholdFit(NamedTuple):
     """The threshold with the best metric, and the metric of every one that was tried."""
 
@@ -178,6 +178,7 @@ def fit_threshold(
     min_points: int = 1,
     background: int | None = 0,
     class_aware: bool = False,
+    refine: bool = False,
 ) -> ThresholdFit:
     """The clustering threshold τ with the best metric on validation data (section 3.4).
 
@@ -186,7 +187,7 @@ def fit_threshold(
         targets: the ground truth of each cloud, whatever ``metric`` takes.
         metric: from the instances of all clouds and their targets to a number, the higher the better.
         grid: thresholds to try, in (0, 1]. The first of equal metrics wins; NaN never does.
-        min_score, min_points, background, class_aware: see :func:`greedy_cluster`.
+        min_score, min_points, background, class_aware, refine: see :func:`greedy_cluster`.
 
     Raises:
         ValueError: nothing to fit on, an empty grid, or the metric is NaN for every threshold.
@@ -212,6 +213,7 @@ def fit_threshold(
                 min_points=min_points,
                 background=background,
                 class_aware=class_aware,
+                refine=refine,
             )
             for embedding, probabilities in outputs
         ]

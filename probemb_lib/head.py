@@ -90,7 +90,7 @@ class ProbabilisticHead(_Head):
     """Features to Gaussian embeddings and class scores.
 
     With o the output of a branch, x the position and s = ``offset_scale``:
-    μ = x + s·tanh(o), ln σ = o + ln s, P = softmax(o). Scaling positions and s together changes no similarity.
+    μ = x + s·tanh(o), ln σ = o + ln σ₀, P = softmax(o). Scaling positions, s and σ₀ together changes no similarity.
 
     Args:
         in_channels: channels of the features (128 in the paper).
@@ -100,6 +100,7 @@ class ProbabilisticHead(_Head):
         heteroscedastic: σ of each point (True), or one per cloud: the branch's mean over the cloud.
         offset_scale: s, the farthest that a centre can lie from its point, in the unit of the positions. The paper's
             1 suits shapes in the unit sphere; for metres take about the radius of the largest instance.
+        initial_std: σ₀, about what σ is before training, in the same unit; by default s, as in the paper.
 
     >>> head = ProbabilisticHead(128, num_classes=5).eval()
     >>> output = head(torch.randn(10, 128), torch.rand(10, 3))
@@ -116,13 +117,18 @@ class ProbabilisticHead(_Head):
         anisotropic: bool = True,
         heteroscedastic: bool = True,
         offset_scale: float = 1.0,
+        initial_std: float | None = None,
     ) -> None:
         super().__init__(in_channels, num_classes, dim, offset_scale)
+        self.initial_std = offset_scale if initial_std is None else initial_std
+        if not (self.initial_std > 0 and math.isfinite(self.initial_std)):
+            raise ValueError(f"expected a positive initial_std in the unit of the positions, got {initial_std}")
         self.anisotropic, self.heteroscedastic = anisotropic, heteroscedastic
         self.uncertainties = _branch(in_channels, self._std_width())
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, anisotropic={self.anisotropic}, heteroscedastic={self.heteroscedastic}"
+        own = f"anisotropic={self.anisotropic}, heteroscedastic={self.heteroscedastic}, initial_std={self.initial_std}"
+        return f"{super().extra_repr()}, {own}"
 
     def _std_width(self) -> int:
         return self.dim if self.anisotropic else 1
@@ -138,7 +144,7 @@ class ProbabilisticHead(_Head):
             TypeError, ValueError: dtypes or shapes are not these, or training with a single point.
         """
         self._check(features, positions)
-        log_std = self._predict(self.uncertainties, features) + math.log(self.offset_scale)
+        log_std = self._predict(self.uncertainties, features) + math.log(self.initial_std)
         if not self.heteroscedastic:
             log_std = _cloud_mean(log_std, batch)
         embedding = GaussianEmbedding(self._mean(features, positions), log_std)

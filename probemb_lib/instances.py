@@ -25,7 +25,8 @@ class Instances:
         score: (K,) the seed's probability for that class, the instance's confidence.
         seed: (K,) int64, row of the seed point.
         batch: (K,) int64, cloud.
-        embedding: the seeds' Gaussians, (K, D).
+        embedding: Gaussians that the points were compared with, (K, D): the seeds', or after
+            :func:`~probemb_lib.refine_instances` those of all points.
         point_batch: (N,) int64, cloud of each point.
     """
 
@@ -70,6 +71,22 @@ class Instances:
                 )
             )
         return clouds
+
+
+def keep_instances(found: Instances, keep: Tensor) -> Instances:
+    """Only the instances where ``keep`` (K,) is true; the points of the others have label −1."""
+    if bool(keep.all()):
+        return found
+    row = torch.where(keep, torch.cumsum(keep, 0) - 1, -1)
+    return Instances(
+        label=torch.where(found.label >= 0, row[found.label.clamp_min(0)], -1),
+        semantic=found.semantic[keep],
+        score=found.score[keep],
+        seed=found.seed[keep],
+        batch=found.batch[keep],
+        embedding=found.embedding.select(keep),
+        point_batch=found.point_batch,
+    )
 
 
 def best_foreground(probabilities: Tensor, background: int | None) -> tuple[Tensor, Tensor]:

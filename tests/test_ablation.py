@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 import example_runs
-import numpy as np
 import pytest
 import torch
 from example_runs import PROJECT
@@ -19,8 +18,7 @@ import ablation_partnet as ablation
 import partnet_pointnet2 as partnet
 
 from probemb_adapters import variants
-from probemb_lib import HeadOutput, ProbabilisticEmbeddingLoss
-from probemb_lib.metrics import PartNetAP
+from probemb_lib import DeterministicHead, HeadOutput, ProbabilisticEmbeddingLoss, log_bhattacharyya
 
 run = partial(example_runs.run, PROJECT / "examples" / "ablation_partnet.py")
 BUDGET = {
@@ -91,49 +89,14 @@ def test_another_budget_is_another_study(finished: tuple[Path, str]) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("full")] == ["0"]  # no seed
 
 
-# --- intervals
-
-
-def drawn_metric(seed: int, found: float, shapes: int = 30) -> PartNetAP:
-    """Shapes of two parts, each found or not."""
-    rng = np.random.default_rng(seed)
-    metric = PartNetAP(1)
-    truth, zero = np.array([0, 0, 1, 1]), np.zeros(2, np.int64)
-    for _ in range(shapes):
-        label = np.where(np.repeat(rng.random(2) < found, 2), truth, -1)
-        metric.update_labels(label, zero, rng.random(2), truth, zero)
-    return metric
-
-
-def bootstrap(ours: float, theirs: float, *, same: bool = False) -> tuple[float, float, float]:
-    metrics = {}
-    for seed in range(3):
-        for category, number in (("A", 0), ("B", 50)):
-            metrics["full", category, seed] = drawn_metric(seed + number, ours)
-            metrics["deterministic", category, seed] = drawn_metric(seed + number + (0 if same else 100), theirs)
-    low, middle, high = ablation.interval("full", metrics, ("A", "B"), range(3), 60)
-    values = [
-        100 * (metrics["full", c, s].compute()["part_map"][1] - metrics["deterministic", c, s].compute()["part_map"][1])
-        for c in "AB"
-        for s in range(3)
-    ]
-    assert middle == pytest.approx(np.mean(values))
-    return low, middle, high
-
-
-def test_intervals() -> None:
-    low, middle, high = bootstrap(0.9, 0.4)
-    assert 0 < low < middle < high
-    low, middle, high = bootstrap(0.6, 0.6)
-    assert low < 0 < high
-    assert bootstrap(0.6, 0.6, same=True) == (0, 0, 0)
-
-
 def test_the_papers_differences() -> None:
-    differences = ablation.paper_differences()
+    study = ablation.Study.of(ablation.Options())
+    differences = ablation.paper_differences("deterministic", study)
     assert differences["full"] == 5.3  # 28.7 less 23.4
     assert differences["reference_deterministic3d"] == 0
     assert {paper for _, paper in ablation.TABLE_2.values()} == set(differences)
+    assert ablation.paper_differences("full", study) == {}
+    assert ablation.paper_differences("deterministic", ablation.Study.of(ablation.Options(level=1))) == {}
 
 
 # --- variants
@@ -151,12 +114,24 @@ def test_heads(name: variants.Embedding) -> None:
     output = head(torch.randn(12, 8), torch.rand(12, 3), batch)
     assert isinstance(output, HeadOutput)
     log_std = output.embedding.log_std
-    assert output.embedding.dim == (6 if name == "deterministic-6d" else 3)
+    assert output.embedding.dim == (6 if name.endswith("6d") else 3)
     assert log_std.shape[1] == (3 if name in ("probabilistic", "homoscedastic") else 1)
     spread = (log_std[:6] - log_std[:1]).abs().max() > 0
     assert spread == (name in ("probabilistic", "isotropic"))
-    if name in variants.EUCLIDEAN:
+    if name in variants.DETERMINISTIC:
         assert log_std.exp().square().unique().item() == pytest.approx(2.0**2 / 8)
+
+
+def test_cosine_kernel() -> None:
+    """exp(−2 (1 − cos)) of the directions that the head without normalization would give, in any unit."""
+    torch.manual_seed(0)
+    head = variants.CosineHead(8, 3, dim=6, offset_scale=5.0).eval()
+    features, positions = torch.randn(12, 8), torch.rand(12, 3)
+    plain = DeterministicHead.forward(head, features, positions).embedding.mean.double()
+    x = head(features, positions).embedding
+    direction = plain / plain.norm(dim=1, keepdim=True)
+    expected = -2 * (1 - direction @ direction.T)
+    torch.testing.assert_close(log_bhattacharyya(x, x).double(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("row", ablation.ROWS)

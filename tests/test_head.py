@@ -101,6 +101,8 @@ def test_repr_shows_the_settings() -> None:
     shown = repr(ProbabilisticHead(8, 2, dim=4, anisotropic=False, offset_scale=0.3))
     for part in ("in_channels=8", "dim=4", "anisotropic=False", "heteroscedastic=True", "offset_scale=0.3"):
         assert part in shown
+    assert "initial_std=0.3" in shown
+    assert "initial_std=0.1" in repr(ProbabilisticHead(8, 2, initial_std=0.1))
 
 
 # --- Formulas --------------------------------------------------------------------------------------------------------
@@ -125,6 +127,17 @@ def test_formulas_of_section_3_1(scale: float, anisotropic: bool) -> None:
         np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-11, atol=1e-12)
         with pytest.raises(AssertionError):
             np.testing.assert_allclose(got.detach().numpy(), expected * 1.0001, rtol=1e-11, atol=1e-12)
+
+
+def test_initial_std_shifts_sigma_alone() -> None:
+    """ln σ = o + ln σ₀ with the same weights; before training σ is about σ₀."""
+    features, positions = data(2000)
+    output = make("anisotropic heteroscedastic")(features, positions)
+    shifted = make("anisotropic heteroscedastic", initial_std=0.1)(features, positions)
+    torch.testing.assert_close(shifted.embedding.log_std, output.embedding.log_std + math.log(0.1))
+    for got, expected in ((shifted.embedding.mean, output.embedding.mean), (shifted.logits, output.logits)):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert 0.05 < shifted.embedding.std.median() < 0.2
 
 
 @EVERY
@@ -348,6 +361,12 @@ def test_errors_of_construction(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         kind(*arguments, **options)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_error_of_initial_std(value: float) -> None:
+    with pytest.raises(ValueError, match=f"positive initial_std .* got {value}"):
+        ProbabilisticHead(8, 2, initial_std=value)
 
 
 @pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead])

@@ -58,6 +58,7 @@ PUBLIC = [
     "log_bhattacharyya_paired",
     "margin_cluster",
     "metrics",
+    "refine_instances",
 ]
 FUNCTIONAL = [
     "center_aware",
@@ -200,6 +201,7 @@ def test_direction_of_imports() -> None:
         "probemb_lib.similarity_sums": 2,
         "probemb_lib.lovasz": 2,
         "probemb_lib.losses": 3,
+        "probemb_lib.refine": 2,
         "probemb_lib.cluster": 3,
         "probemb_lib.margin_clustering": 3,
         "probemb_lib.tiling": 4,

@@ -87,6 +87,27 @@ def test_evaluating_the_checkpoint_gives_the_same_numbers(
     assert again == {"probabilistic": once}
 
 
+def test_refinement_is_an_option_of_evaluation_and_prediction(trained: tuple[Path, str], tmp_path: Path) -> None:
+    """Its own threshold and numbers; the file of the model stays as it is."""
+    model = trained[0] / "model.safetensors"
+    before = model.read_bytes()
+    done = run(*QUICK, "--evaluate", model, "--refine", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    refined = read_metrics(tmp_path)["methods"]["probabilistic"]
+    assert refined["part mAP"] != read_metrics(trained[0])["methods"]["probabilistic"]["part mAP"]
+    assert model.read_bytes() == before
+
+    np.savez(tmp_path / "box.npz", pos=np.random.default_rng(0).random((600, 3)).astype(np.float32))
+    scores = []
+    for option in ("--refine", "--no-refine"):
+        out = tmp_path / option
+        done = run("--points", "600", "--evaluate", model, "--predict", tmp_path / "box.npz", option, "--output", out)
+        assert done.returncode == 0, done.stderr
+        with np.load(out / "box.npz") as found:
+            scores.append(found["score"].tolist())
+    assert scores[0] != scores[1]
+
+
 def test_predicting_files(trained: tuple[Path, str], tmp_path: Path) -> None:
     pos = np.random.default_rng(0).random((900, 3)).astype(np.float32)
     np.savez(tmp_path / "box.npz", pos=pos)

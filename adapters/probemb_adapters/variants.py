@@ -1,4 +1,4 @@
-"""The variants of the method that the paper's Table 2 compares, by name: heads, and losses of the score maps."""
+"""The variants of the method that the ablation compares, by name: heads, and losses of the score maps."""
 
 from __future__ import annotations
 
@@ -6,12 +6,40 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from probemb_lib import CenterAwareLoss, DeterministicHead, ProbabilisticHead, ScoreCrossEntropyLoss, SeedMSELoss
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from probemb_lib import (
+    CenterAwareLoss,
+    DeterministicHead,
+    HeadOutput,
+    ProbabilisticHead,
+    ScoreCrossEntropyLoss,
+    SeedMSELoss,
+)
 
 Embedding = Literal[
-    "probabilistic", "isotropic", "homoscedastic", "isotropic-homoscedastic", "deterministic", "deterministic-6d"
+    "probabilistic",
+    "isotropic",
+    "homoscedastic",
+    "isotropic-homoscedastic",
+    "deterministic",
+    "deterministic-6d",
+    "cosine-6d",
 ]
 ScoreLossName = Literal["center-aware", "complement", "cross-entropy", "mse"]
+
+
+class CosineHead(DeterministicHead):
+    """Deterministic embeddings on a sphere: κ = exp(−2 (1 − cos)), the cosine similarity of Fig. 2b as a kernel."""
+
+    def forward(self, features: Tensor, positions: Tensor, batch: Tensor | None = None) -> HeadOutput:
+        """As :meth:`DeterministicHead.forward`, with means of length ``offset_scale``."""
+        output = super().forward(features, positions, batch)
+        return output._replace(
+            embedding=output.embedding._replace(mean=self.offset_scale * normalize(output.embedding.mean))
+        )
+
 
 HEADS: dict[Embedding, Callable[..., ProbabilisticHead | DeterministicHead]] = {
     "probabilistic": ProbabilisticHead,
@@ -20,8 +48,9 @@ HEADS: dict[Embedding, Callable[..., ProbabilisticHead | DeterministicHead]] = {
     "isotropic-homoscedastic": partial(ProbabilisticHead, anisotropic=False, heteroscedastic=False),
     "deterministic": DeterministicHead,
     "deterministic-6d": partial(DeterministicHead, dim=6),
+    "cosine-6d": partial(CosineHead, dim=6),
 }
-EUCLIDEAN: tuple[Embedding, ...] = ("deterministic", "deterministic-6d")  # κ = exp(−distance²)
+DETERMINISTIC: tuple[Embedding, ...] = ("deterministic", "deterministic-6d", "cosine-6d")  # σ is the same constant
 SCORE_LOSSES: dict[ScoreLossName, Callable[[], CenterAwareLoss | ScoreCrossEntropyLoss | SeedMSELoss]] = {
     "center-aware": CenterAwareLoss,
     "complement": partial(CenterAwareLoss, complement=True),
