@@ -7,6 +7,7 @@ command goes on; more seeds are added to those that are there:
     python examples/ablation_partnet.py                             generated families at level 3, three seeds
     python examples/ablation_partnet.py --study decisions           what the paper leaves open, against the full method
     python examples/ablation_partnet.py --data furniture            real furniture, level 1
+    python examples/ablation_partnet.py --without-classes           how the trained models group, apart from naming
     python examples/ablation_partnet.py --jobs 0                    only the table and the plot of what is there
 """
 
@@ -24,9 +25,9 @@ import pickle
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import product
 from pathlib import Path
@@ -45,8 +46,10 @@ from tqdm import tqdm
 from probemb_adapters.bootstrap import paired_bootstrap
 from probemb_adapters.experiment import table_text, versions, write_table
 from probemb_adapters.files import replaced_file
+from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.report import Row, Table
 from probemb_adapters.training import LAST, start_fabric
+from probemb_lib import Instances, fit_threshold, greedy_cluster
 from probemb_lib.metrics import PartNetAP
 
 REFERENCE, FULL = "deterministic", "full"
@@ -76,6 +79,7 @@ DECISIONS: dict[str, tuple[dict[str, Any], str]] = {  # all of them changes of t
 ROWS = {**TABLE_2, **DECISIONS}
 FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")  # the paper's "large" categories
 IOU = 0.5  # of the differences and the plot
+SHAPES, GROUPING = "shapes.pkl", "grouping.pkl"  # what was found in each test shape, with and without classes
 
 
 @dataclass
@@ -92,6 +96,8 @@ class Options:
     """of the part hierarchy; by default 3 for generated families, 1 for furniture"""
     seeds: int = 3
     """trainings of each row and category"""
+    without_classes: bool = False
+    """evaluate the same models as if all parts were of one class: how they group, apart from how they name"""
     # --- the same budget for every row
     shapes: int = 1_000
     """generated training shapes of a category; a tenth of it for validation and for test"""
@@ -202,7 +208,7 @@ def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str,
     fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         _, (evaluation,), _ = partnet.run_training(chosen, fabric)
-    with replaced_file(folder / "shapes.pkl") as temporary:  # which parts were found, for the intervals
+    with replaced_file(folder / SHAPES) as temporary:  # which parts were found, for the intervals
         temporary.write_bytes(pickle.dumps(evaluation.metric))
     ious, values = evaluation.metric.iou_thresholds, evaluation.values()
     return {
@@ -229,6 +235,33 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> None:
+    """Evaluate a trained model with one class for all parts; the threshold is fitted for that."""
+    torch.set_num_threads(threads)
+    folder = folder_of(run, study, options.output)
+    fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
+    model = partnet.Model.load(folder / "model.safetensors")
+    settings = model.options(points=study.points)
+    root = partnet.prepare_data(settings, fabric)
+
+    def part_metric(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> PartNetAP:
+        nameless = [replace(f, semantic=torch.zeros_like(f.semantic)) for f in found]
+        truth = [t._replace(gt_classes=torch.zeros_like(t.gt_classes)) for t in targets]
+        return partnet.score(nameless, truth, 1, 0, fabric)
+
+    def part_map(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
+        metric = part_metric(found, targets)
+        return float(metric.compute()["part_map"][metric.iou_thresholds.index(IOU)])
+
+    val, test = (partnet.Split(root, settings, name, fabric) for name in ("val", "test"))
+    val_outputs, test_outputs = ([model.predict(shape, fabric) for shape in s.shapes] for s in (val, test))
+    grid = partnet.threshold_grid(model)
+    threshold = fit_threshold(val_outputs, val.targets, part_map, grid, **model.clustering).threshold
+    found = [greedy_cluster(*output, threshold=threshold, **model.clustering) for output in test_outputs]
+    with replaced_file(folder / GROUPING) as temporary:
+        temporary.write_bytes(pickle.dumps(part_metric(found, test.targets)))
 
 
 # --- all of them
@@ -263,26 +296,40 @@ def run_all(runs: Sequence[Run], study: Study, options: Options) -> None:
     """What is not in the CSV yet, some at a time; a line is written as soon as a run ends."""
     done = finished(read_lines(options.csv), study)
     left = [run for run in runs if run not in done]
+    with tqdm(total=len(runs), initial=len(runs) - len(left), desc=study.title, unit="run") as bar:
+        for run, line in in_parallel(measure, left, study, options):
+            append_line(options.csv, line)
+            bar.update()
+            value = line[f"part mAP {IOU}"]
+            bar.write(f"{run.row}, {run.category}, seed {run.seed}: {value:.1f} in {line['minutes']:.1f} min")
+
+
+def group_all(runs: Sequence[Run], study: Study, options: Options) -> None:
+    """The trained models that were not evaluated without classes yet."""
+    folders = {run: folder_of(run, study, options.output) for run in runs}
+    left = [run for run, f in folders.items() if (f / SHAPES).exists() and not (f / GROUPING).exists()]
+    for _ in tqdm(in_parallel(measure_grouping, left, study, options), "without classes", len(left), unit="run"):
+        pass
+
+
+def in_parallel(
+    task: Callable[[Run, Study, Options, int], Any], runs: Sequence[Run], study: Study, options: Options
+) -> Iterator[tuple[Run, Any]]:
+    """Some at a time; what each gives as soon as it ends."""
     cuda = options.accelerator != "cpu" and torch.cuda.is_available()
     jobs = options.jobs if options.jobs is not None else 1 if cuda else os.cpu_count() or 1
-    if not left or jobs == 0:
+    if not runs or jobs == 0:
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     write_data(study, options)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(measure, run, study, options, threads): run for run in left}
-        with tqdm(total=len(runs), initial=len(runs) - len(left), desc=study.title, unit="run") as bar:
-            try:
-                for future in as_completed(waiting):
-                    line = future.result()
-                    append_line(options.csv, line)
-                    bar.update()
-                    run = waiting[future]
-                    value = line[f"part mAP {IOU}"]
-                    bar.write(f"{run.row}, {run.category}, seed {run.seed}: {value:.1f} in {line['minutes']:.1f} min")
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        waiting = {pool.submit(task, run, study, options, threads): run for run in runs}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def write_data(study: Study, options: Options) -> None:
@@ -300,13 +347,14 @@ def summary(
 ) -> tuple[Table, dict[str, tuple[float, ...]]]:
     """The table; and for each row but the reference the difference with its interval, in points of mAP."""
     done = finished(read_lines(options.csv), study)
-    paper = paper_differences(reference, study)
-    complete = {row: complete_seeds(row, done, study) for row in [reference, *rows]}
+    paper = {} if options.without_classes else paper_differences(reference, study)
+    complete = {row: complete_seeds(row, done, study, options) for row in [reference, *rows]}
     shown, differences = [], {}
     for row in tqdm(rows, desc="intervals", unit="row", leave=False):
         seeds = complete[row]
+        ours = load_metrics(row, seeds, study, options)
         by_seed = {
-            iou: [np.mean([float(done[Run(row, c, s)][f"part mAP {iou}"]) for c in study.categories]) for s in seeds]
+            iou: [np.mean([percent(ours[c, s], iou) for c in study.categories]) for s in seeds]
             for iou in (0.25, 0.5, 0.75)
         }
         means: list[Any] = [float(np.mean(v)) if v else None for v in by_seed.values()]
@@ -314,11 +362,10 @@ def summary(
         common = [s for s in seeds if s in complete[reference]]
         cells: list[Any] = [len(seeds), *means, spread, None, None, None]
         if row != reference and common:
-            ours, theirs = (load_metrics(r, common, study, options) for r in (row, reference))
-            if ours and theirs:
-                low, middle, high = paired_bootstrap(ours, theirs, iou=IOU, resamples=options.resamples)
-                differences[row] = (middle, low, high)
-                cells[-3:] = [middle, f"{low:+.1f} … {high:+.1f}", paper.get(ROWS[row][1])]
+            pair = (load_metrics(r, common, study, options) for r in (row, reference))
+            low, middle, high = paired_bootstrap(*pair, iou=IOU, resamples=options.resamples)
+            differences[row] = (middle, low, high)
+            cells[-3:] = [middle, f"{low:+.1f} … {high:+.1f}", paper.get(ROWS[row][1])]
         shown.append(Row(row, cells))
     heads = [
         "seeds",
@@ -328,13 +375,24 @@ def summary(
         "95 % interval",
         "paper's difference",
     ]
-    text = f"Part mAP in per cent, mean of {', '.join(study.categories)}; difference to {reference}"
+    what = "AP of parts without classes" if options.without_classes else "Part mAP"
+    text = f"{what} in per cent, mean of {', '.join(study.categories)}; difference to {reference}"
     return Table(study.title, heads, shown, text=text), differences
 
 
-def complete_seeds(row: str, done: dict[Run, Any], study: Study) -> list[int]:
-    seeds = sorted({run.seed for run in done if run.row == row})
-    return [s for s in seeds if all(Run(row, c, s) in done for c in study.categories)]
+def complete_seeds(row: str, done: dict[Run, Any], study: Study, options: Options) -> list[int]:
+    """Seeds with a line and a file for each category."""
+    measured = {run for run in done if found_file(run, study, options).exists()}
+    seeds = sorted({run.seed for run in measured if run.row == row})
+    return [s for s in seeds if all(Run(row, c, s) in measured for c in study.categories)]
+
+
+def found_file(run: Run, study: Study, options: Options) -> Path:
+    return folder_of(run, study, options.output) / (GROUPING if options.without_classes else SHAPES)
+
+
+def percent(metric: PartNetAP, iou: float) -> float:
+    return float(100 * metric.compute()["part_map"][metric.iou_thresholds.index(iou)])
 
 
 def paper_differences(reference: str, study: Study) -> dict[str, float]:
@@ -346,22 +404,18 @@ def paper_differences(reference: str, study: Study) -> dict[str, float]:
     return {model: round(v - large["reference_deterministic3d"], 1) for model, v in large.items()}
 
 
-def load_metrics(
-    row: str, seeds: Sequence[int], study: Study, options: Options
-) -> dict[tuple[str, int], PartNetAP] | None:
-    """What the runs of a row found, by category and seed; None if a file is missing."""
-    metrics = {}
-    for category, seed in product(study.categories, seeds):
-        path = folder_of(Run(row, category, seed), study, options.output) / "shapes.pkl"
-        if not path.exists():
-            return None
-        metrics[category, seed] = pickle.loads(path.read_bytes())  # our own file
-    return metrics
+def load_metrics(row: str, seeds: Sequence[int], study: Study, options: Options) -> dict[tuple[str, int], PartNetAP]:
+    """What the runs of a row found, by category and seed."""
+    return {
+        (c, s): pickle.loads(found_file(Run(row, c, s), study, options).read_bytes())  # our own file
+        for c, s in product(study.categories, seeds)
+    }
 
 
-def plot(differences: dict[str, tuple[float, ...]], reference: str, study: Study, path: Path) -> None:
+def plot(
+    differences: dict[str, tuple[float, ...]], paper: dict[str, float], reference: str, study: Study, path: Path
+) -> None:
     """Differences to the reference with their intervals, and the paper's."""
-    paper = paper_differences(reference, study)
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.45 * len(differences)), layout="constrained")
     for y, (row, (value, low, high)) in enumerate(reversed(differences.items())):
         axes.plot([low, high], [y, y], color="tab:blue", lw=2, label="measured, 95 % interval" if y == 0 else None)
@@ -389,13 +443,16 @@ def main() -> None:
         Run(row, category, seed) for seed in range(options.seeds) for row in trained for category in study.categories
     ]
     run_all(runs, study, options)
+    if options.without_classes:
+        group_all(runs, study, options)
     table, differences = summary(rows, reference, study, options)
     print(f"\n{table_text(table)}\n")
-    name = f"{options.study}-{study.data}-{study.level}"
+    name = f"{options.study}-{study.data}-{study.level}{'-without-classes' if options.without_classes else ''}"
     write_table(table, options.output / f"{name}.csv")
     print(f"runs     {options.csv}\ntable    {options.output / f'{name}.csv'}")
     if differences:
-        plot(differences, reference, study, options.output / f"{name}.png")
+        paper = {} if options.without_classes else paper_differences(reference, study)
+        plot(differences, paper, reference, study, options.output / f"{name}.png")
         print(f"picture  {options.output / f'{name}.png'}")
 
 

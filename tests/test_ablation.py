@@ -81,6 +81,19 @@ def test_the_same_command_goes_on(finished: tuple[Path, str]) -> None:
     assert len(after) == 2
 
 
+def test_without_classes(finished: tuple[Path, str]) -> None:
+    """The furniture has a single class: the same numbers, from the models alone."""
+    folder, _ = finished
+    done = run(*TINY, "--without-classes", "--output", folder, "--csv", folder / "runs.csv")
+    assert done.returncode == 0, done.stderr
+    (with_classes,), (without,) = (
+        [read(folder / f"table-2-furniture-1{name}.csv")] for name in ("", "-without-classes")
+    )
+    for column in ("mAP @0.25", "mAP @0.5", "mAP @0.75"):
+        assert [row[column] for row in without] == [row[column] for row in with_classes]
+    assert "AP of parts without classes" in done.stdout
+
+
 def test_another_budget_is_another_study(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     other = [*TINY, "--learning-rate", "0.1"]
