@@ -624,6 +624,7 @@ def run_prediction(options: Options, fabric: Fabric) -> None:
     model = Model.load(options.evaluate[0])
     model.about["refine"] = model.clustering["refine"] or options.refine
     first = 0 if model.background is None else 1
+    threshold = model.about["threshold"] if options.threshold is None else options.threshold
     clouds = clouds_to_predict(options)
     shapes = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
@@ -631,7 +632,7 @@ def run_prediction(options: Options, fabric: Fabric) -> None:
         # As many points as in training; the others take what their nearest neighbour has.
         order = torch.randperm(len(pos), generator=torch.Generator().manual_seed(options.seed))[: options.points]
         embedding, probabilities = model.predict(Data(pos=torch.from_numpy(pos[order])), fabric)
-        found = greedy_cluster(embedding, probabilities, threshold=model.about["threshold"], **model.clustering)
+        found = greedy_cluster(embedding, probabilities, threshold=threshold, **model.clustering)
         row = torch.from_numpy(nearest(pos, pos[order]))
         embedding = embedding.select(row)
         found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])

@@ -23,6 +23,7 @@ from statistics import fmean
 from typing import Annotated, Any, Literal
 
 import partnet_pointnet2 as partnet
+import torch
 import tyro
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -33,13 +34,14 @@ from probemb_adapters.experiment import table_text, write_table
 from probemb_adapters.report import Row, Table
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, refine_instances
+from probemb_lib.instances import keep_instances
 from probemb_lib.metrics import PartNetAP
 
 IOU = 0.5
 PAPER = "seed decides (paper)"
 SPLITS = ("val", "test")
 
-Way = Callable[[GaussianEmbedding, Tensor, float], Instances]  # with the threshold
+Way = Callable[[GaussianEmbedding, Tensor, Instances], Instances]
 
 
 @dataclass
@@ -63,36 +65,26 @@ class Options:
 
 
 def ways(background: int | None, options: Options) -> dict[str, Way]:
-    """Each from the embedding, the probabilities and a threshold to instances."""
-    cluster = partial(greedy_cluster, background=background)
+    """Each from the embedding, the probabilities and what the clustering found to other instances."""
     refine = partial(refine_instances, background=background)
 
-    def plain(x: GaussianEmbedding, p: Tensor, threshold: float) -> Instances:
-        return cluster(x, p, threshold=threshold)
+    def without_small(x: GaussianEmbedding, p: Tensor, found: Instances) -> Instances:
+        size = torch.bincount(found.label[found.label >= 0], minlength=len(found))
+        return keep_instances(found, size >= options.min_points)
 
-    def without_small(x: GaussianEmbedding, p: Tensor, threshold: float) -> Instances:
-        return cluster(x, p, threshold=threshold, min_points=options.min_points)
-
-    def moved_points(x: GaussianEmbedding, p: Tensor, threshold: float) -> Instances:
+    def points_moved(x: GaussianEmbedding, p: Tensor, found: Instances) -> Instances:
         """The groups of the refinement with the classes and scores of the seeds."""
-        found = plain(x, p, threshold)
         moved = refine(x, p, found)
         row = {seed: k for k, seed in enumerate(found.seed.tolist())}
         rows = [row[seed] for seed in moved.seed.tolist()]
         return replace(moved, semantic=found.semantic[rows], score=found.score[rows])
 
-    def members_vote(x: GaussianEmbedding, p: Tensor, threshold: float) -> Instances:
-        return refine(x, p, plain(x, p, threshold), reassign=False)
-
-    def refined(x: GaussianEmbedding, p: Tensor, threshold: float) -> Instances:
-        return cluster(x, p, threshold=threshold, refine=True)
-
     return {
-        PAPER: plain,
+        PAPER: lambda x, p, found: found,
         "small ones dropped": without_small,
-        "points moved": moved_points,
-        "members vote": members_vote,
-        "refined: both": refined,
+        "points moved": points_moved,
+        "members vote": partial(refine, reassign=False),
+        "refined: both": refine,
     }
 
 
@@ -105,16 +97,20 @@ def measure(path: Path, options: Options, fabric: Fabric) -> tuple[str, dict[str
     outputs = {name: [model.predict(shape, fabric) for shape in split.shapes] for name, split in splits.items()}
     first = 0 if model.background is None else 1
 
-    def metric(way: Way, split: str, threshold: float) -> PartNetAP:
-        found = [way(*output, threshold) for output in outputs[split]]
-        return partnet.score(found, splits[split].targets, len(model.classes), first, fabric)
+    def metrics(split: str, threshold: float, chosen: dict[str, Way]) -> dict[str, PartNetAP]:
+        pairs = [(*o, greedy_cluster(*o, threshold=threshold, background=model.background)) for o in outputs[split]]
+        return {
+            name: partnet.score([way(*p) for p in pairs], splits[split].targets, len(model.classes), first, fabric)
+            for name, way in chosen.items()
+        }
 
+    all_ways, grid = ways(model.background, options), partnet.threshold_grid(model)
+    by_threshold = {t: metrics("val", t, all_ways) for t in tqdm(grid, desc=f"{path}", unit="threshold", leave=False)}
     best = {}
-    grid = partnet.threshold_grid(model)
-    for name, way in ways(model.background, options).items():
-        by_threshold = {t: metric(way, "val", t) for t in tqdm(grid, desc=f"{path}, {name}", leave=False)}
-        threshold = max(grid, key=lambda t: part_map(by_threshold[t]))
-        best[name] = (threshold, {"val": by_threshold[threshold], "test": metric(way, "test", threshold)})
+    for name, way in all_ways.items():
+        threshold = max(grid, key=lambda t: part_map(by_threshold[t][name]))
+        test = metrics("test", threshold, {name: way})[name]
+        best[name] = (threshold, {"val": by_threshold[threshold][name], "test": test})
     return f"{settings.category}, level {settings.level}", best
 
 

@@ -13,20 +13,21 @@ with n_k of the N points of the cloud. docs/results.md has what each of them gai
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, columns
 from probemb_lib.instances import Instances, best_foreground, check_clustering, keep_instances
 from probemb_lib.segments import segment_sum, take
-from probemb_lib.similarity import log_bhattacharyya, log_bhattacharyya_paired
+from probemb_lib.similarity import log_bhattacharyya_paired
 
 SIZE_EXPONENT = 0.25  # of the instance's share of the cloud, in the score
 BLOCK = 4096  # points that are compared with the same instances
-PAIRS_AT_ONCE = 1 << 19  # 40 MB in three dimensions
+PAIRS_AT_ONCE = 1 << 19  # 4 MB a table of them
 ROUNDING = 1e-9  # far above the rounding of ln κ in float64, far below what it costs to compare with more instances
 
 
@@ -71,6 +72,8 @@ def refine_instances(
     >>> found.label, refine_instances(x, p, found).label
     (tensor([0, 0, 1, 1]), tensor([0, 1, 1, 1]))
     """
+    if type(found) is not Instances:
+        raise TypeError(f"expected Instances, which share no points, got {type(found).__name__}")
     x = check_embedding(embedding)
     n, k = x.mean.shape[0], len(found)
     if found.label.shape != (n,):
@@ -112,50 +115,67 @@ def _reassign(x: GaussianEmbedding, found: Instances) -> Instances:
     center = aggregate_instances(x, index)
     device = x.mean.device
     place = device if device.type == "cuda" else torch.device("cpu")  # float64 is not everywhere
-    best = _most_similar(x.to(place), center.to(place), index.to(place), found.batch[index.id].to(place))
+    members = take(columns(x).to(place), index.member.to(place))
+    best = _most_similar(members, columns(center).to(place).double(), index.to(place), found.batch[index.id].to(place))
     label = found.label.index_copy(0, index.member, index.id[best.to(device)])
-    whole = found.embedding.mean.shape[0], center.log_std.shape[1]
+    rows = len(found)
     embedding = GaussianEmbedding(
-        found.embedding.mean.to(center.mean.dtype).index_copy(0, index.id, center.mean),
-        center.log_std.new_zeros(whole).index_copy(0, index.id, center.log_std),
+        center.mean.new_zeros(rows, x.dim).index_copy(0, index.id, center.mean),
+        center.log_std.new_zeros(rows, center.log_std.shape[1]).index_copy(0, index.id, center.log_std),
     )
     return replace(found, label=label, embedding=embedding)
 
 
-def _most_similar(x: GaussianEmbedding, center: GaussianEmbedding, index: InstanceIndex, cloud: Tensor) -> Tensor:
-    """(M,) the instance with the highest κ of each member, in the order of ``index.member``.
+def _most_similar(members: Tensor, center: Tensor, index: InstanceIndex, cloud: Tensor) -> Tensor:
+    """(M,) the instance with the highest κ of each member.
 
-    Exact, and far from comparing all pairs: a block of points of one instance has a box of means and largest σ, whose
-    distance to the mean of another instance bounds κ from above; an instance whose bound is below the lowest κ that
-    the points of the block have with their own is none of theirs.
+    Small clouds compare all pairs. In others a block of points of one instance has a box of means and largest σ, which
+    bound κ with other instances from above; an instance whose bound is below the lowest κ that the points of the block
+    have with their own is none of theirs.
+
+    Args:
+        members: μ and ln σ of the members in the order of the index, (2, D, M).
+        center: μ and ln σ of the instances, (2, D, K), float64.
+        cloud: (K,) cloud of each instance; those of a cloud lie together.
     """
-    center = center.to(dtype=torch.float64)
-    variance = torch.exp(2 * center.log_std)
-    # Instances of a cloud lie together, as their rows do.
-    first = torch.searchsorted(cloud, cloud, right=False).tolist()
-    last = torch.searchsorted(cloud, cloud, right=True).tolist()
-    best = index.member_instance.clone()
+    best = torch.empty_like(index.member_instance)
     ptr = index.member_ptr.tolist()
-    x = x.select(index.member)
-    for k in range(len(ptr) - 1):
-        of_cloud = slice(first[k], last[k])
-        if last[k] - first[k] == 1:
-            continue
-        own = GaussianEmbedding(*(t[k : k + 1] for t in center))
-        for start in range(ptr[k], ptr[k + 1], BLOCK):
-            stop = min(start + BLOCK, ptr[k + 1])
-            points = GaussianEmbedding(*(t[start:stop] for t in x)).to(dtype=torch.float64)
-            lowest = log_bhattacharyya(points, own).min()
-            low, high = points.mean.aminmax(dim=0)
-            gap = torch.maximum(low - center.mean[of_cloud], center.mean[of_cloud] - high).clamp_min(0)
-            widest = torch.exp(2 * points.log_std.amax(0))
-            bound = -(gap.square() / (4 * (variance[of_cloud] + widest))).sum(1)
-            rival = first[k] + (bound >= lowest - ROUNDING * (1 - lowest)).nonzero().squeeze(1)
-            if rival.numel() == 1:
-                continue
-            against = center.select(rival)
-            for part in range(start, stop, max(1, PAIRS_AT_ONCE // rival.numel())):
-                end = min(part + max(1, PAIRS_AT_ONCE // rival.numel()), stop)
-                some = GaussianEmbedding(*(t[part - start : end - start] for t in points))
-                best[part:end] = rival[log_bhattacharyya(some, against).argmax(1)]
+    first, size = 0, torch.unique_consecutive(cloud, return_counts=True)[1].tolist()
+    for count in size:
+        last = first + count
+        of_cloud = center[..., first:last]
+        if (ptr[last] - ptr[first]) * count <= PAIRS_AT_ONCE:
+            points = members[..., ptr[first] : ptr[last]].double()
+            best[ptr[first] : ptr[last]] = first + _log_kappa(points, of_cloud).argmax(0)
+        else:
+            for k in range(first, last):
+                for start in range(ptr[k], ptr[k + 1], BLOCK):
+                    stop = min(start + BLOCK, ptr[k + 1])
+                    points = members[..., start:stop].double()
+                    rival = _rivals(points, center[..., k : k + 1], of_cloud)
+                    step = max(1, PAIRS_AT_ONCE // rival.numel())
+                    for some, out in zip(points.split(step, 2), best[start:stop].split(step), strict=True):
+                        out.copy_(first + rival[_log_kappa(some, of_cloud[..., rival]).argmax(0)])
+        first = last
     return best
+
+
+def _rivals(points: Tensor, own: Tensor, center: Tensor) -> Tensor:
+    """Which instances may be the most similar of any of the points (2, D, n), their own (2, D, 1) among them."""
+    lowest = _log_kappa(points, own).min()
+    low, high = points[0].aminmax(dim=1, keepdim=True)
+    gap = torch.maximum(low - center[0], center[0] - high).clamp_min(0)
+    variance = torch.exp(2 * center[1]) + torch.exp(2 * points[1].amax(1, keepdim=True))
+    bound = -(gap.square() / (4 * variance)).sum(0)  # ln cosh ≥ 0
+    return (bound >= lowest - ROUNDING * (1 - lowest)).nonzero().squeeze(1)
+
+
+def _log_kappa(points: Tensor, center: Tensor) -> Tensor:
+    """ln κ of points (2, D, n) with instances (2, D, K), float64: (K, n). ln cosh as a logarithm of the variances."""
+    variance = torch.exp(2 * points[1]), torch.exp(2 * center[1])
+    total = 0.5 * (center[1].sum(0)[:, None] + points[1].sum(0) + points.shape[1] * math.log(2))
+    for d in range(points.shape[1]):
+        both = variance[1][d][:, None] + variance[0][d]
+        distance = (points[0, d] - center[0, d][:, None]).square_().div_(both).mul_(0.25)
+        total -= distance.add_(both.log_(), alpha=0.5)
+    return total

@@ -99,13 +99,14 @@ def test_refinement_is_an_option_of_evaluation_and_prediction(trained: tuple[Pat
 
     np.savez(tmp_path / "box.npz", pos=np.random.default_rng(0).random((600, 3)).astype(np.float32))
     scores = []
-    for option in ("--refine", "--no-refine"):
-        out = tmp_path / option
-        done = run("--points", "600", "--evaluate", model, "--predict", tmp_path / "box.npz", option, "--output", out)
+    predict = ["--points", "600", "--evaluate", model, "--predict", tmp_path / "box.npz"]
+    for number, options in enumerate(([], ["--refine"], ["--refine", "--threshold", "0.9"])):
+        out = tmp_path / str(number)
+        done = run(*predict, *options, "--output", out)
         assert done.returncode == 0, done.stderr
         with np.load(out / "box.npz") as found:
             scores.append(found["score"].tolist())
-    assert scores[0] != scores[1]
+    assert scores[0] != scores[1] != scores[2]
 
 
 def test_predicting_files(trained: tuple[Path, str], tmp_path: Path) -> None:

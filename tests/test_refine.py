@@ -17,9 +17,12 @@ from torch import Tensor
 from probemb_lib import (
     GaussianEmbedding,
     Instances,
+    aggregate_instances,
     fit_threshold,
     greedy_cluster,
     index_instances,
+    log_bhattacharyya,
+    margin_cluster,
     refine,
     refine_instances,
 )
@@ -127,8 +130,7 @@ def test_blocks_and_bounds_leave_nothing_out(monkeypatch: pytest.MonkeyPatch, de
     found = greedy_cluster(x, p, batch=batch, threshold=0.7, background=None)
     assert len(found) > 60
     index = index_instances(found.label)
-    center = refine.aggregate_instances(x, index)
-    log_k = refine.log_bhattacharyya(x, center)
+    log_k = log_bhattacharyya(x, aggregate_instances(x, index))
     log_k[batch[:, None] != found.batch[index.id][None]] = -math.inf
     expected = log_k.argmax(1)
     for block, pairs in ((refine.BLOCK, refine.PAIRS_AT_ONCE), (7, 11), (300, 1)):
@@ -216,6 +218,8 @@ def test_errors() -> None:
     found = greedy_cluster(x, p, threshold=0.5)
     with pytest.raises(ValueError, match=r"expected probabilities \(120, L\)"):
         refine_instances(x, p[:-1], found)
+    with pytest.raises(TypeError, match="expected Instances, which share no points, got MarginInstances"):
+        refine_instances(x, p, margin_cluster(x, p, min_points=2))
     rows = torch.arange(100)
     with pytest.raises(ValueError, match=r"expected instances of 100 points, got \(120,\)"):
         refine_instances(x.select(rows), p[:100], found)

@@ -20,7 +20,7 @@ def test_ways() -> None:
     p = torch.rand((300, 4), generator=g)
     plain = greedy_cluster(x, p, threshold=0.6)
     refined = refine_instances(x, p, plain)
-    by_name = {name: way(x, p, 0.6) for name, way in refinement.ways(0, refinement.Options(min_points=10)).items()}
+    by_name = {name: way(x, p, plain) for name, way in refinement.ways(0, refinement.Options(min_points=10)).items()}
     assert torch.equal(by_name["seed decides (paper)"].label, plain.label)
     assert torch.equal(by_name["points moved"].label, refined.label)
     assert set(by_name["points moved"].score.tolist()) <= set(plain.score.tolist())
