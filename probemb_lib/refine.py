@@ -19,11 +19,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
+from probemb_lib.aggregate import InstanceIndex, aggregate_members, index_instances
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, columns
 from probemb_lib.instances import Instances, best_foreground, check_clustering, keep_instances
 from probemb_lib.segments import segment_sum, take
-from probemb_lib.similarity import log_bhattacharyya_paired
 
 SIZE_EXPONENT = 0.25  # of the instance's share of the cloud, in the score
 BLOCK = 4096  # points that are compared with the same instances
@@ -46,14 +45,14 @@ def refine_instances(
     highest κ with it; instances that lose all points are dropped. The class of an instance becomes the foreground
     column with the highest mean probability over its points, and its score that mean, times the mean κ, times the
     fourth root of its share of the cloud's points. Points with label −1 keep it. Ties go to the lower row or column.
-    The most similar instance is decided in float64.
+    All of it is computed in float64. Members may be of other classes, also where the clustering was class-aware.
 
     ``greedy_cluster(..., refine=True)`` does this, and so does :func:`~probemb_lib.fit_threshold`. A threshold fitted
     with refinement is often lower than one without.
 
     Args:
         embedding: N Gaussians, those that were clustered.
-        probabilities: (N, L) score maps.
+        probabilities: (N, L) score maps, not negative.
         found: the instances, of :func:`~probemb_lib.greedy_cluster` or :func:`~probemb_lib.cluster_tiles`.
         background: column of the background, which no instance gets; None: there is none.
         reassign: False leaves the points where they are; κ is then that with ``found.embedding``.
@@ -86,44 +85,50 @@ def refine_instances(
     if found.embedding.dim != x.dim:
         raise ValueError(f"expected instances of dimension {x.dim}, got {found.embedding.dim}")
 
+    if bool((found.batch.diff() < 0).any()):
+        raise ValueError("expected instances sorted by cloud, those of a cloud together")
+
+    # In float64 as the clustering: float32 has no square of all that its checks let through.
+    device = x.mean.device
+    place = device if device.type == "cuda" else torch.device("cpu")  # not every device has float64
+    points = columns(x).to(place)
+    index = index_instances(found.label).to(place)
+    members = take(points, index.member)
     if reassign:
-        found = _reassign(x, found)
-    index = index_instances(found.label)
-    found = keep_instances(found, torch.zeros(k, dtype=torch.bool, device=x.mean.device).index_fill(0, index.id, True))
+        center = aggregate_members(members.double(), index, "mean")
+        best = _most_similar(members, center, index, found.batch.to(place)[index.id])
+        label = found.label.to(place).index_copy(0, index.member, index.id[best])
+        width = x.log_std.shape[1]
+        embedding = GaussianEmbedding(
+            x.mean.new_zeros(k, x.dim).index_copy(0, index.id.to(device), center[0].T.to(x.mean)),
+            x.log_std.new_zeros(k, width).index_copy(0, index.id.to(device), center[1, :width].T.to(x.mean)),
+        )
+        found = replace(found, label=label.to(device), embedding=embedding)
+        index = index_instances(label)
+        members = take(points, index.member)
+    keep = torch.zeros(k, dtype=torch.bool, device=device).index_fill(0, index.id.to(device), True)
+    found = keep_instances(found, keep)
     if len(found) == 0:
         return found
-    probability = at_least_float32(probabilities)
-    mean = _mean_over_members(take(probability.T, index.member), index).T  # (K, L)
-    kappa = log_bhattacharyya_paired(
-        x.select(index.member), check_embedding(found.embedding).select(index.member_instance)
-    ).exp()
-    best, semantic = best_foreground(mean, background)
-    points = torch.bincount(found.point_batch)[found.batch]
-    share = (index.size / points).to(best.dtype)
-    score = best * _mean_over_members(kappa[None], index)[0].to(best.dtype) * share**SIZE_EXPONENT
-    return replace(found, semantic=semantic, score=score)
+    center = columns(check_embedding(found.embedding)).to(place).double()
+    own = index.member_instance
+    kappa = torch.cat(
+        [
+            _log_kappa(some.double(), center[..., of_some]).exp()
+            for some, of_some in zip(members.split(PAIRS_AT_ONCE, 2), own.split(PAIRS_AT_ONCE), strict=True)
+        ]
+    )
+    probability = take(at_least_float32(probabilities).to(place).T, index.member)
+    best, semantic = best_foreground(_mean_over_members(probability, index).T, background)
+    cloud, points_of_cloud = torch.unique(found.point_batch, return_counts=True)
+    share = index.size / points_of_cloud.to(place)[torch.searchsorted(cloud, found.batch).to(place)].double()
+    score = best * _mean_over_members(kappa[None], index)[0] * share**SIZE_EXPONENT
+    return replace(found, semantic=semantic.to(device), score=score.to(best.dtype).to(device))
 
 
 def _mean_over_members(x: Tensor, index: InstanceIndex) -> Tensor:
     """Rows in the order of ``index.member``, (C, M): their means over each instance, (C, K)."""
     return segment_sum(x, index.member_ptr, index.member_instance) / index.size
-
-
-def _reassign(x: GaussianEmbedding, found: Instances) -> Instances:
-    """Each point with the most similar instance of its cloud; ``embedding`` is what it was compared with."""
-    index = index_instances(found.label)
-    center = aggregate_instances(x, index)
-    device = x.mean.device
-    place = device if device.type == "cuda" else torch.device("cpu")  # float64 is not everywhere
-    members = take(columns(x).to(place), index.member.to(place))
-    best = _most_similar(members, columns(center).to(place).double(), index.to(place), found.batch[index.id].to(place))
-    label = found.label.index_copy(0, index.member, index.id[best.to(device)])
-    rows = len(found)
-    embedding = GaussianEmbedding(
-        center.mean.new_zeros(rows, x.dim).index_copy(0, index.id, center.mean),
-        center.log_std.new_zeros(rows, center.log_std.shape[1]).index_copy(0, index.id, center.log_std),
-    )
-    return replace(found, label=label, embedding=embedding)
 
 
 def _most_similar(members: Tensor, center: Tensor, index: InstanceIndex, cloud: Tensor) -> Tensor:
@@ -146,7 +151,7 @@ def _most_similar(members: Tensor, center: Tensor, index: InstanceIndex, cloud: 
         of_cloud = center[..., first:last]
         if (ptr[last] - ptr[first]) * count <= PAIRS_AT_ONCE:
             points = members[..., ptr[first] : ptr[last]].double()
-            best[ptr[first] : ptr[last]] = first + _log_kappa(points, of_cloud).argmax(0)
+            best[ptr[first] : ptr[last]] = first + _log_kappa(points[:, :, None], of_cloud[..., None]).argmax(0)
         else:
             for k in range(first, last):
                 for start in range(ptr[k], ptr[k + 1], BLOCK):
@@ -155,7 +160,7 @@ def _most_similar(members: Tensor, center: Tensor, index: InstanceIndex, cloud: 
                     rival = _rivals(points, center[..., k : k + 1], of_cloud)
                     step = max(1, PAIRS_AT_ONCE // rival.numel())
                     for some, out in zip(points.split(step, 2), best[start:stop].split(step), strict=True):
-                        out.copy_(first + rival[_log_kappa(some, of_cloud[..., rival]).argmax(0)])
+                        out.copy_(first + rival[_log_kappa(some[:, :, None], of_cloud[..., rival, None]).argmax(0)])
         first = last
     return best
 
@@ -170,12 +175,12 @@ def _rivals(points: Tensor, own: Tensor, center: Tensor) -> Tensor:
     return (bound >= lowest - ROUNDING * (1 - lowest)).nonzero().squeeze(1)
 
 
-def _log_kappa(points: Tensor, center: Tensor) -> Tensor:
-    """ln κ of points (2, D, n) with instances (2, D, K), float64: (K, n). ln cosh as a logarithm of the variances."""
-    variance = torch.exp(2 * points[1]), torch.exp(2 * center[1])
-    total = 0.5 * (center[1].sum(0)[:, None] + points[1].sum(0) + points.shape[1] * math.log(2))
-    for d in range(points.shape[1]):
-        both = variance[1][d][:, None] + variance[0][d]
-        distance = (points[0, d] - center[0, d][:, None]).square_().div_(both).mul_(0.25)
+def _log_kappa(x: Tensor, y: Tensor) -> Tensor:
+    """ln κ of μ and ln σ (2, D, …) that broadcast, float64: (…). ln cosh as a logarithm of the variances."""
+    variance_x, variance_y = torch.exp(2 * x[1]), torch.exp(2 * y[1])
+    total = 0.5 * (y[1].sum(0) + x[1].sum(0) + x.shape[1] * math.log(2))
+    for d in range(x.shape[1]):
+        both = variance_x[d] + variance_y[d]
+        distance = (x[0, d] - y[0, d]).square_().div_(both).mul_(0.25)
         total -= distance.add_(both.log_(), alpha=0.5)
     return total

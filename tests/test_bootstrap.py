@@ -55,10 +55,26 @@ def test_data_sets_weigh_the_same() -> None:
     assert paired_bootstrap(ours, theirs, resamples=2)[1] == pytest.approx(of_a / 2)
 
 
+def test_shapes_without_ground_truth() -> None:
+    """A resample that draws no shape with parts has no mAP, and does not make the interval one."""
+    metrics = {}
+    for name, found in (("ours", 1.0), ("theirs", 0.0)):
+        metric = drawn(0, found, shapes=1)
+        for _ in range(2):
+            metric.update_labels(
+                np.full(4, -1), np.zeros(0, np.int64), np.zeros(0), np.full(4, -1), np.zeros(0, np.int64)
+            )
+        metrics[name] = {("A", 0): metric}
+    low, middle, high = paired_bootstrap(metrics["ours"], metrics["theirs"], resamples=40)
+    assert 90 < low <= middle <= high
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="at least one"):
         paired_bootstrap({}, {})
     with pytest.raises(ValueError, match="the same runs"):
         paired_bootstrap({("A", 0): drawn(0, 1)}, {("A", 1): drawn(0, 1)})
-    with pytest.raises(ValueError, match="A: expected metrics of the same shapes, got"):
+    with pytest.raises(ValueError, match=r"at least one, got \[0\]"):
+        paired_bootstrap({("A", 0): PartNetAP(1)}, {("A", 0): PartNetAP(1)})
+    with pytest.raises(ValueError, match="A: expected metrics of the same shapes, at least one, got"):
         paired_bootstrap({("A", 0): drawn(0, 1)}, {("A", 0): drawn(0, 1, shapes=3)})

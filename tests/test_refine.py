@@ -196,6 +196,32 @@ def test_options_of_the_clustering() -> None:
     torch.testing.assert_close(calls[0].score, one.score, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("log_std", [46.0, 140.0, -60.0, -140.0])
+@pytest.mark.parametrize("pairs", [refine.PAIRS_AT_ONCE, 1])
+def test_sigma_whose_square_float32_does_not_have(monkeypatch: pytest.MonkeyPatch, log_std: float, pairs: int) -> None:
+    """The same groups and scores as with σ = 1, in other units; points with such σ do not spoil their cloud."""
+    monkeypatch.setattr(refine, "PAIRS_AT_ONCE", pairs)
+    mean, p = torch.tensor([[0.0], [0.1], [100.0], [100.1], [50.0]]), torch.ones(5, 1)
+    unit = math.exp(log_std) if abs(log_std) < 85 else 0.0  # beyond, no float32 mean tells the points apart
+    x = GaussianEmbedding(mean * unit, torch.full((5, 1), log_std))
+    refined = greedy_cluster(x, p, background=None, refine=True)
+    assert refined.label.tolist() == ([0, 0, 1, 1, 2] if unit else [0] * 5)
+    plain = greedy_cluster(GaussianEmbedding(mean if unit else 0 * mean, torch.zeros(5, 1)), p, background=None)
+    scores = refine_instances(
+        GaussianEmbedding(mean if unit else 0 * mean, torch.zeros(5, 1)), p, plain, background=None
+    ).score
+    torch.testing.assert_close(refined.score, scores)
+    one = GaussianEmbedding(mean, torch.tensor([[0.0], [0.0], [0.0], [0.0], [log_std]]))
+    assert greedy_cluster(one, p, background=None, refine=True).label.tolist() == [0, 0, 1, 1, 2]
+
+
+def test_cloud_numbers_far_apart() -> None:
+    x, p = GaussianEmbedding(torch.zeros(3, 1), torch.zeros(3, 1)), torch.ones(3, 1)
+    found = greedy_cluster(x, p, batch=torch.tensor([10**12, 0, 10**12]), background=None, refine=True)
+    assert found.label.tolist() == [1, 0, 1]
+    assert found.score.tolist() == [1, 1]
+
+
 def test_nothing_found_and_no_points() -> None:
     x, p, _ = clouds(4)
     none = greedy_cluster(x, p, min_score=2.0)
@@ -218,6 +244,8 @@ def test_errors() -> None:
     found = greedy_cluster(x, p, threshold=0.5)
     with pytest.raises(ValueError, match=r"expected probabilities \(120, L\)"):
         refine_instances(x, p[:-1], found)
+    with pytest.raises(ValueError, match="expected instances sorted by cloud"):
+        refine_instances(x, p, replace(found, batch=torch.arange(len(found)).flip(0)))
     with pytest.raises(TypeError, match="expected Instances, which share no points, got MarginInstances"):
         refine_instances(x, p, margin_cluster(x, p, min_points=2))
     rows = torch.arange(100)

@@ -19,7 +19,9 @@ def paired_bootstrap(
     """The difference in part mAP of two methods, mean over data sets, between the ends of its 95 % interval.
 
     In each resample the shapes and the trainings of each data set are drawn with replacement, the same for both
-    methods. With one training of a data set its interval is over shapes alone.
+    methods. With one training of a data set its interval is over shapes alone; with few, it is too narrow for what
+    trainings differ by: of three it covers 70 to 85 % where that is all that varies. Thresholds are not fitted again.
+    A resample without any ground truth does not count.
 
     Args:
         ours, theirs: metrics by (data set, training), of the same shapes in the same order.
@@ -38,8 +40,8 @@ def paired_bootstrap(
     for (data, number), metric in ours.items():
         runs.setdefault(data, []).append(number)
         lengths = {len(metric), len(theirs[data, number]), sizes.setdefault(data, len(metric))}
-        if len(lengths) > 1:
-            raise ValueError(f"{data}: expected metrics of the same shapes, got {sorted(lengths)} of them")
+        if len(lengths) > 1 or 0 in lengths:
+            raise ValueError(f"{data}: expected metrics of the same shapes, at least one, got {sorted(lengths)}")
     rng = np.random.default_rng(0)
 
     def difference(resample: bool) -> float:
@@ -55,7 +57,7 @@ def paired_bootstrap(
             by_data.append(np.mean([values[number] for number in drawn.tolist()]))
         return 100 * float(np.mean(by_data))
 
-    low, high = np.percentile([difference(resample=True) for _ in range(resamples)], [2.5, 97.5])
+    low, high = np.nanpercentile([difference(resample=True) for _ in range(resamples)], [2.5, 97.5])
     return float(low), difference(resample=False), float(high)
 
 
