@@ -43,7 +43,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from probemb_adapters.bootstrap import paired_bootstrap
+from probemb_adapters.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiment import table_text, versions, write_table
 from probemb_adapters.files import replaced_file
 from probemb_adapters.partnet import EvaluationTargets
@@ -251,14 +251,12 @@ def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> 
         truth = [t._replace(gt_classes=torch.zeros_like(t.gt_classes)) for t in targets]
         return partnet.score(nameless, truth, 1, 0, fabric)
 
-    def part_map(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
-        metric = part_metric(found, targets)
-        return float(metric.compute()["part_map"][metric.iou_thresholds.index(IOU)])
-
     val, test = (partnet.Split(root, settings, name, fabric) for name in ("val", "test"))
     val_outputs, test_outputs = ([model.predict(shape, fabric) for shape in s.shapes] for s in (val, test))
     grid = partnet.threshold_grid(model)
-    threshold = fit_threshold(val_outputs, val.targets, part_map, grid, **model.clustering).threshold
+    threshold = fit_threshold(
+        val_outputs, val.targets, lambda *pair: part_map(part_metric(*pair), IOU), grid, **model.clustering
+    ).threshold
     found = [greedy_cluster(*output, threshold=threshold, **model.clustering) for output in test_outputs]
     with replaced_file(folder / GROUPING) as temporary:
         temporary.write_bytes(pickle.dumps(part_metric(found, test.targets)))
@@ -354,7 +352,7 @@ def summary(
         seeds = complete[row]
         ours = load_metrics(row, seeds, study, options)
         by_seed = {
-            iou: [np.mean([percent(ours[c, s], iou) for c in study.categories]) for s in seeds]
+            iou: [np.mean([part_map(ours[c, s], iou) for c in study.categories]) for s in seeds]
             for iou in (0.25, 0.5, 0.75)
         }
         means: list[Any] = [float(np.mean(v)) if v else None for v in by_seed.values()]
@@ -389,10 +387,6 @@ def complete_seeds(row: str, done: dict[Run, Any], study: Study, options: Option
 
 def found_file(run: Run, study: Study, options: Options) -> Path:
     return folder_of(run, study, options.output) / (GROUPING if options.without_classes else SHAPES)
-
-
-def percent(metric: PartNetAP, iou: float) -> float:
-    return float(100 * metric.compute()["part_map"][metric.iou_thresholds.index(iou)])
 
 
 def paper_differences(reference: str, study: Study) -> dict[str, float]:

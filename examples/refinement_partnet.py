@@ -29,7 +29,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from probemb_adapters.bootstrap import paired_bootstrap
+from probemb_adapters.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiment import table_text, write_table
 from probemb_adapters.report import Row, Table
 from probemb_adapters.training import start_fabric
@@ -105,24 +105,20 @@ def measure(path: Path, options: Options, fabric: Fabric) -> tuple[str, dict[str
         }
 
     all_ways, grid = ways(model.background, options), partnet.threshold_grid(model)
-    by_threshold = {t: metrics("val", t, all_ways) for t in tqdm(grid, desc=f"{path}", unit="threshold", leave=False)}
+    by_threshold = {t: metrics("val", t, all_ways) for t in tqdm(grid, desc=str(path), unit="threshold", leave=False)}
     best = {}
     for name, way in all_ways.items():
-        threshold = max(grid, key=lambda t: part_map(by_threshold[t][name]))
+        threshold = max(grid, key=lambda t: part_map(by_threshold[t][name], IOU))
         test = metrics("test", threshold, {name: way})[name]
         best[name] = (threshold, {"val": by_threshold[threshold][name], "test": test})
     return f"{settings.category}, level {settings.level}", best
-
-
-def part_map(metric: PartNetAP) -> float:
-    return float(100 * metric.compute()["part_map"][metric.iou_thresholds.index(IOU)])
 
 
 def mean_part_map(metrics: dict[tuple[str, int], PartNetAP]) -> float:
     """Over the models of each data set, then over data sets."""
     by_data: dict[str, list[float]] = {}
     for (data, _), metric in metrics.items():
-        by_data.setdefault(data, []).append(part_map(metric))
+        by_data.setdefault(data, []).append(part_map(metric, IOU))
     return fmean(fmean(values) for values in by_data.values())
 
 

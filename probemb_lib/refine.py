@@ -84,7 +84,6 @@ def refine_instances(
         raise ValueError(f"expected labels under {k}, the number of instances, got {int(found.label.max())}")
     if found.embedding.dim != x.dim:
         raise ValueError(f"expected instances of dimension {x.dim}, got {found.embedding.dim}")
-
     if bool((found.batch.diff() < 0).any()):
         raise ValueError("expected instances sorted by cloud, those of a cloud together")
 

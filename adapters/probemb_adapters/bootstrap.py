@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -51,15 +51,17 @@ def paired_bootstrap(
             drawn = rng.choice(numbers, len(numbers)) if resample else np.array(numbers)
             some = shapes.tolist()
             values = {
-                number: _part_map(ours[data, number], some, iou) - _part_map(theirs[data, number], some, iou)
+                number: part_map(ours[data, number].subset(some), iou)
+                - part_map(theirs[data, number].subset(some), iou)
                 for number in {*drawn.tolist()}
             }
             by_data.append(np.mean([values[number] for number in drawn.tolist()]))
-        return 100 * float(np.mean(by_data))
+        return float(np.mean(by_data))
 
     low, high = np.nanpercentile([difference(resample=True) for _ in range(resamples)], [2.5, 97.5])
     return float(low), difference(resample=False), float(high)
 
 
-def _part_map(metric: PartNetAP, shapes: Sequence[int], iou: float) -> float:
-    return float(metric.subset(shapes).compute()["part_map"][metric.iou_thresholds.index(iou)])
+def part_map(metric: PartNetAP, iou: float) -> float:
+    """Part mAP at one of the metric's IoU thresholds, in per cent."""
+    return float(100 * metric.compute()["part_map"][metric.iou_thresholds.index(iou)])
