@@ -341,11 +341,10 @@ def write_data(study: Study, options: Options) -> None:
 
 
 def summary(
-    rows: Sequence[str], reference: str, study: Study, options: Options
+    rows: Sequence[str], reference: str, paper: dict[str, float], study: Study, options: Options
 ) -> tuple[Table, dict[str, tuple[float, ...]]]:
     """The table; and for each row but the reference the difference with its interval, in points of mAP."""
     done = finished(read_lines(options.csv), study)
-    paper = {} if options.without_classes else paper_differences(reference, study)
     complete = {row: complete_seeds(row, done, study, options) for row in [reference, *rows]}
     shown, differences = [], {}
     for row in tqdm(rows, desc="intervals", unit="row", leave=False):
@@ -379,10 +378,9 @@ def summary(
 
 
 def complete_seeds(row: str, done: dict[Run, Any], study: Study, options: Options) -> list[int]:
-    """Seeds with a line and a file for each category."""
+    """Those of ``options.seeds`` with a line and a file for each category."""
     measured = {run for run in done if found_file(run, study, options).exists()}
-    seeds = sorted({run.seed for run in measured if run.row == row})
-    return [s for s in seeds if all(Run(row, c, s) in measured for c in study.categories)]
+    return [s for s in range(options.seeds) if all(Run(row, c, s) in measured for c in study.categories)]
 
 
 def found_file(run: Run, study: Study, options: Options) -> Path:
@@ -439,13 +437,13 @@ def main() -> None:
     run_all(runs, study, options)
     if options.without_classes:
         group_all(runs, study, options)
-    table, differences = summary(rows, reference, study, options)
+    paper = {} if options.without_classes else paper_differences(reference, study)
+    table, differences = summary(rows, reference, paper, study, options)
     print(f"\n{table_text(table)}\n")
     name = f"{options.study}-{study.data}-{study.level}{'-without-classes' if options.without_classes else ''}"
     write_table(table, options.output / f"{name}.csv")
     print(f"runs     {options.csv}\ntable    {options.output / f'{name}.csv'}")
     if differences:
-        paper = {} if options.without_classes else paper_differences(reference, study)
         plot(differences, paper, reference, study, options.output / f"{name}.png")
         print(f"picture  {options.output / f'{name}.png'}")
 

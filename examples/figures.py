@@ -1,7 +1,7 @@
-"""The figures of docs/gallery.md from the checkpoint that comes with the project, on furniture that it has not seen.
+"""The figures of docs/gallery.md from the checkpoints that come with the project, on furniture that they have not seen.
 
 python examples/figures.py                                              into runs/figures
-python examples/figures.py --shapes 3 8 --deterministic MODEL           other shapes, Fig. 6 with a second row
+python examples/figures.py --shapes 3 8 --checkpoint MODEL              other shapes, another model
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from probemb_adapters.training import start_fabric
 from probemb_adapters.viz import ShapeResult
 from probemb_lib import greedy_cluster
 
+CHECKPOINTS = partnet.PROJECT / "checkpoints"
+
 
 @dataclass
 class Options:
     """What to draw, and where to."""
 
-    checkpoint: Annotated[Path, tyro.conf.arg(metavar="PATH")] = partnet.PROJECT / "checkpoints/furniture.safetensors"
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="PATH")] = CHECKPOINTS / "furniture.safetensors"
     """class-agnostic model of examples/partnet_pointnet2.py"""
-    deterministic: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """a second model, for the comparison of embeddings"""
+    deterministic: Annotated[Path, tyro.conf.arg(metavar="PATH")] = CHECKPOINTS / "furniture-deterministic.safetensors"
+    """the model that it is compared with"""
     shapes: tuple[int, ...] = (4, 0, 9)
     """test shapes to draw"""
     points: int = 10_000
@@ -91,16 +93,17 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     fabric = start_fabric(accelerator="auto", devices=1, precision="32-true", log_dir=None)
     shapes, scores = results(options.checkpoint, options, fabric)
-    morphs, methods = {"probabilistic": shapes[0]}, {"probabilistic": shapes}
-    if options.deterministic is not None:
-        methods["deterministic"], _ = results(options.deterministic, options, fabric)
-        morphs["deterministic"] = methods["deterministic"][0]
+    deterministic, _ = results(options.deterministic, options, fabric)
     clusterer = picked_clusterer(options, fabric)
-    methods["HDBSCAN on positions"] = [clustered(shape, clusterer) for shape in shapes]
+    methods = {
+        "probabilistic": shapes,
+        "deterministic": deterministic,
+        "HDBSCAN on positions": [clustered(shape, clusterer) for shape in shapes],
+    }
     drawn: dict[str, Figure] = {
         "similarity": figures.similarity_contours(),
         "uncertainty": figures.uncertainty(shapes[0]),
-        "morph": figures.input_to_embedding(morphs),
+        "morph": figures.input_to_embedding({"probabilistic": shapes[0], "deterministic": deterministic[0]}),
         "score_maps": figures.score_maps(shapes[0], scores[0], ["part"]),
         "detections": figures.detections(methods),
     }

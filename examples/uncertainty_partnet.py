@@ -1,12 +1,12 @@
 """Is sigma worth something? What the uncertainty of trained models says about their errors.
 
-For each model, on its test shapes: whether a larger sigma marks points that were grouped wrongly (AUROC), whether it
-rises towards the borders of parts, as the paper says (its Fig. 5), and whether the similarity to the seed is the
-probability of belonging to the seed's part (reliability). The first two over whole shapes, where large parts have large
-sigma and are found more often, and within each part, where its size plays no role:
+For each variant of the embedding, on the test shapes of its models: whether a larger sigma marks points that were
+grouped wrongly (AUROC), whether it rises towards the borders of parts, as the paper says (its Fig. 5), and whether the
+similarity to the seed is the probability of belonging to the seed's part (reliability). The first two over whole
+shapes, where large parts have large sigma and are found more often, and within each part, where size plays no role:
 
-    python examples/uncertainty_partnet.py                                   the checkpoint of the project
-    python examples/uncertainty_partnet.py --models runs/a/model.safetensors runs/b/model.safetensors
+    python examples/uncertainty_partnet.py                                  the checkpoint of the project
+    python examples/uncertainty_partnet.py --models runs/*/model.safetensors    models of one variant make one row
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from probemb_adapters.viz import match_instances
 from probemb_lib import greedy_cluster, log_bhattacharyya_paired
 
 BINS = 10
+WITH_SIGMA = ("probabilistic", "isotropic")  # homoscedastic variants have one a cloud, deterministic ones none
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Options:
     models: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...")] = (
         partnet.PROJECT / "checkpoints/furniture.safetensors",
     )
-    """of examples/partnet_pointnet2.py, with one sigma a point (probabilistic or isotropic)"""
+    """of examples/partnet_pointnet2.py, of variants with one sigma a point: probabilistic or isotropic"""
     points: int = 10_000
     """points of a test shape"""
     resamples: int = 500
@@ -73,18 +74,17 @@ class Points:
     with_seed: Any  # (n,) bool: of the same part as the seed
 
 
-def measure(path: Path, options: Options, fabric: Fabric) -> list[Points]:
+def measure(model: partnet.Model, options: Options, fabric: Fabric) -> list[Points]:
     """The test shapes of the model's own category."""
-    model = partnet.Model.load(path)
-    about = model.about
     settings = model.options(points=options.points)
     test = partnet.read_split(partnet.prepare_data(settings, fabric), settings, "test")
     measured = []
-    for i in tqdm(range(len(test)), desc=str(path), unit="shape"):  # type: ignore[arg-type]
+    for i in tqdm(range(len(test)), desc=model.about["category"], unit="shape"):  # type: ignore[arg-type]
         data = test[i]
         embedding, probabilities = model.predict(data, fabric)
         # Every point is clustered: what is asked is how points are grouped, not which are background.
-        found = greedy_cluster(embedding, probabilities, threshold=about["threshold"], background=None)
+        foreground = probabilities if model.background is None else probabilities[:, 1:]
+        found = greedy_cluster(embedding, foreground, threshold=model.about["threshold"], background=None)
         part, label = data.instance, found.label
         rows = (part >= 0).nonzero().squeeze(1)
         of_found = match_instances(part, label)  # (K,) the true part, −1 none
@@ -183,18 +183,25 @@ def plot(models: dict[str, list[Points]], path: Path) -> None:
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     fabric = start_fabric(accelerator="auto", devices=1, precision="32-true", log_dir=None)
-    models = {path.parent.name if path.stem == "model" else path.stem: path for path in options.models}
-    if len(models) < len(options.models):
-        raise SystemExit("--models: expected files in folders of different names, which name the rows")
-    measured = {name: measure(path, options, fabric) for name, path in models.items()}
+    models: dict[str, list[partnet.Model]] = {}
+    for path in options.models:
+        model = partnet.Model.load(path)
+        variant = model.about["embedding"]
+        if variant not in WITH_SIGMA:
+            raise SystemExit(f"{path}: expected a model with one sigma a point, {WITH_SIGMA}, got {variant!r}")
+        models.setdefault(variant, []).append(model)
+    measured = {
+        name: [shape for model in of_variant for shape in measure(model, options, fabric)]
+        for name, of_variant in models.items()
+    }
     rows = []
     for name, shapes in measured.items():
-        cells: list[Any] = [len(shapes), 100 * float(np.mean([s.wrong.mean() for s in shapes]))]
+        cells: list[Any] = [len(models[name]), len(shapes), 100 * float(np.mean([s.wrong.mean() for s in shapes]))]
         for number, of_each in product((auroc, border_correlation), (of_shapes, within_parts)):
             values = of_each(shapes, number)
             cells += [float(np.nanmean(values)), interval(values, options.resamples)]
         rows.append(Row(name, [*cells, reliability(shapes)[2]]))
-    heads = ["shapes", "wrong, %"]
+    heads = ["models", "shapes", "wrong, %"]
     for what, where in product(("AUROC", "ρ(σ, distance)"), ("shape", "part")):
         heads += [f"{what}, {where}", "95 %"]
     heads.append("reliability gap")

@@ -89,6 +89,13 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_others_can_read_what_they_can_read_of_other_files(tmp_path: Path) -> None:
+    other, path = tmp_path / "other", tmp_path / "file.safetensors"
+    other.touch()
+    save_checkpoint(path, {"x": torch.zeros(1)})
+    assert path.stat().st_mode == other.stat().st_mode
+
+
 def write_forever(path: Path) -> None:
     step = 0
     while True:

@@ -75,7 +75,7 @@ def test_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with (tmp_path / "uncertainty.csv").open(newline="", encoding="utf-8") as file:
         head, row = csv.reader(file)
-    assert row[0] == "furniture"
+    assert row[:2] == ["probabilistic", "1"]
     assert 0 < float(row[head.index("wrong, %")]) < 100
     assert all(0 <= float(row[i]) <= 1 for i, name in enumerate(head) if name.startswith(("AUROC", "reliability")))
     assert (tmp_path / "uncertainty.png").read_bytes()[:4] == b"\x89PNG"

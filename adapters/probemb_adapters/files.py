@@ -34,8 +34,10 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.touch()  # with the usual permissions; safetensors would take narrower ones
+        temporary.touch()
+        usual = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(usual)  # safetensors leaves a file that others cannot read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
         temporary.replace(path)
