@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,11 +71,13 @@ DECISIONS: dict[str, tuple[dict[str, Any], str]] = {  # all of them changes of t
     "entropy-sum": ({"entropy": "sum"}, ""),
     "dice-alone": ({"bce_weight": 0.0}, ""),
     "dice-per-instance": ({"per_instance_dice": True}, ""),
-    "threshold-0.35": ({"threshold": 0.35}, ""),
-    "class-aware": ({"class_aware": True}, ""),
     "cosine-6d": ({"embedding": "cosine-6d"}, ""),
     "std-from-0.1": ({"initial_std": 0.1}, ""),
+    "threshold-0.35": ({"threshold": 0.35}, ""),
+    "class-aware": ({"class_aware": True}, ""),
+    "refined": ({"refine": True}, ""),
 }
+CLUSTERINGS = ("threshold-0.35", "class-aware", "refined")  # of the networks of the full method
 ROWS = {**TABLE_2, **DECISIONS}
 FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")  # the paper's "large" categories
 IOU = 0.5  # of the differences and the plot
@@ -179,7 +181,10 @@ def folder_of(run: Run, study: Study, output: Path) -> Path:
 
 
 def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str, Any]:
-    """Train and evaluate; what a line of the CSV holds. Goes on from the run's last checkpoint."""
+    """Train, unless a clustering is all that differs, and evaluate; what a line of the CSV holds.
+
+    Goes on from the run's last checkpoint.
+    """
     torch.set_num_threads(threads)
     start, folder = time.perf_counter(), folder_of(run, study, options.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +212,16 @@ def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str,
     )
     fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        _, (evaluation,), _ = partnet.run_training(chosen, fabric)
+        if run.row in CLUSTERINGS:
+            trained = folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors"
+            model = partnet.Model.load(trained)
+            model.about.update(settings)
+            root = partnet.prepare_data(chosen, fabric)
+            val, test = (partnet.Split(root, chosen, name, fabric) for name in ("val", "test"))
+            evaluation = partnet.evaluate_model(run.row, model, root, val, test, chosen, fabric)
+            model.save(folder / "model.safetensors")
+        else:
+            _, (evaluation,), _ = partnet.run_training(chosen, fabric)
     with replaced_file(folder / SHAPES) as temporary:  # which parts were found, for the intervals
         temporary.write_bytes(pickle.dumps(evaluation.metric))
     ious, values = evaluation.metric.iou_thresholds, evaluation.values()
@@ -253,7 +267,8 @@ def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> 
 
     val, test = (partnet.Split(root, settings, name, fabric) for name in ("val", "test"))
     val_outputs, test_outputs = ([model.predict(shape, fabric) for shape in s.shapes] for s in (val, test))
-    grid = partnet.threshold_grid(model)
+    fixed = ROWS[run.row][0].get("threshold")
+    grid = partnet.threshold_grid(model) if fixed is None else (fixed,)
     threshold = fit_threshold(
         val_outputs, val.targets, lambda *pair: part_map(part_metric(*pair), IOU), grid, **model.clustering
     ).threshold
@@ -295,7 +310,8 @@ def run_all(runs: Sequence[Run], study: Study, options: Options) -> None:
     done = finished(read_lines(options.csv), study)
     left = [run for run in runs if run not in done]
     with tqdm(total=len(runs), initial=len(runs) - len(left), desc=study.title, unit="run") as bar:
-        for run, line in in_parallel(measure, left, study, options):
+        networks, clusterings = ([run for run in left if (run.row in CLUSTERINGS) == x] for x in (False, True))
+        for run, line in chain(*(in_parallel(measure, some, study, options) for some in (networks, clusterings))):
             append_line(options.csv, line)
             bar.update()
             value = line[f"part mAP {IOU}"]
@@ -429,7 +445,10 @@ def main() -> None:
     study = Study.of(options)
     rows = options.rows or list({"table-2": TABLE_2, "decisions": {FULL: (), **DECISIONS}, "all": ROWS}[options.study])
     reference = FULL if options.study == "decisions" else REFERENCE
-    trained = sorted({reference, *rows}, key=lambda row: (row != reference, row != FULL, list(ROWS).index(row)))
+    needed = {FULL} if {*rows} & {*CLUSTERINGS} else set()
+    trained = sorted(
+        {reference, *rows, *needed}, key=lambda row: (row != reference, row != FULL, list(ROWS).index(row))
+    )
     # Seeds first: a table of all rows with one seed is there as early as can be.
     runs = [
         Run(row, category, seed) for seed in range(options.seeds) for row in trained for category in study.categories

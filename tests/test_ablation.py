@@ -94,6 +94,28 @@ def test_without_classes(finished: tuple[Path, str]) -> None:
     assert "AP of parts without classes" in done.stdout
 
 
+def test_clusterings_are_of_the_full_methods_networks(finished: tuple[Path, str]) -> None:
+    """Nothing is trained for them: the same embeddings, clustered in another way."""
+    folder, _ = finished
+    rows = ["--rows", *ablation.CLUSTERINGS]
+    done = run(*TINY[:-3], *rows, "--output", folder, "--csv", folder / "other.csv", "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    lines = {line["row"]: line for line in read(folder / "other.csv")}
+    assert set(lines) == {"deterministic", "full", *ablation.CLUSTERINGS}
+    assert float(lines["threshold-0.35"]["threshold"]) == 0.35
+    for row in ablation.CLUSTERINGS:
+        (changed,) = folder.glob(f"*/{row}/Furniture-0/model.safetensors")
+        ours, full = (
+            partnet.Model.load(path) for path in (changed, changed.parents[2] / "full/Furniture-0" / changed.name)
+        )
+        assert all(
+            torch.equal(a, b) for a, b in zip(*(m.network.state_dict().values() for m in (ours, full)), strict=True)
+        )
+        assert ours.clustering["class_aware"] == (row == "class-aware")
+        assert ours.clustering["refine"] == (row == "refined")
+        assert not (changed.parent / "last.safetensors").exists()
+
+
 def test_another_budget_is_another_study(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     other = [*TINY, "--learning-rate", "0.1"]
