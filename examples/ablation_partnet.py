@@ -41,6 +41,7 @@ import numpy as np
 import partnet_pointnet2 as partnet
 import torch
 import tyro
+from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from probemb_adapters.bootstrap import paired_bootstrap, part_map
@@ -80,7 +81,12 @@ DECISIONS: dict[str, tuple[dict[str, Any], str]] = {  # all of them changes of t
 CLUSTERINGS = ("threshold-0.35", "class-aware", "refined")  # of the networks of the full method
 ROWS = {**TABLE_2, **DECISIONS}
 FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")  # the paper's "large" categories
-IOU = 0.5  # of the differences and the plot
+IOUS, IOU = (0.25, 0.5, 0.75), 0.5  # the latter of the differences and the plot
+NUMBERS = (
+    "threshold",
+    "validation part mAP",
+    *(f"{kind} mAP {iou}" for kind, iou in product(("part", "shape"), IOUS)),
+)
 SHAPES, GROUPING = "shapes.pkl", "grouping.pkl"  # what was found in each test shape, with and without classes
 
 
@@ -181,13 +187,38 @@ def folder_of(run: Run, study: Study, output: Path) -> Path:
 
 
 def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str, Any]:
-    """Train, unless a clustering is all that differs, and evaluate; what a line of the CSV holds.
-
-    Goes on from the run's last checkpoint.
-    """
+    """What a line of the CSV holds; numbers are None if the training diverged."""
     torch.set_num_threads(threads)
     start, folder = time.perf_counter(), folder_of(run, study, options.output)
     folder.mkdir(parents=True, exist_ok=True)
+    fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
+    numbers: dict[str, Any] = dict.fromkeys(NUMBERS)
+    with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            evaluation = train_and_evaluate(run, study, options, folder, fabric)
+        except FloatingPointError as error:  # the loss was not finite
+            print(error)
+        else:
+            with replaced_file(folder / SHAPES) as temporary:  # which parts were found, for the intervals
+                temporary.write_bytes(pickle.dumps(evaluation.metric))
+            for kind, values in evaluation.values().items():
+                numbers |= {f"{kind} {iou}": round(float(v), 3) for iou, v in zip(IOUS, values, strict=True)}
+            numbers["threshold"] = evaluation.parameters["threshold"]
+            numbers["validation part mAP"] = round(100 * max(evaluation.validation.values()), 3)
+    return {
+        **study.__dict__,
+        **run.__dict__,
+        **numbers,
+        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "device": device_name(fabric.device),
+        "torch": versions()["torch"],
+        "commit": commit(),
+        "date": date.today().isoformat(),
+    }
+
+
+def train_and_evaluate(run: Run, study: Study, options: Options, folder: Path, fabric: Fabric) -> partnet.Evaluation:
+    """From the run's last checkpoint if there is one; a row that differs in the clustering alone trains nothing."""
     settings, _ = ROWS[run.row]
     chosen = partnet.resolve(
         partnet.Options(
@@ -210,33 +241,16 @@ def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str,
             **settings,
         )
     )
-    fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
-    with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        if run.row in CLUSTERINGS:
-            trained = folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors"
-            model = partnet.Model.load(trained)
-            model.about.update(settings)
-            root = partnet.prepare_data(chosen, fabric)
-            val, test = (partnet.Split(root, chosen, name, fabric) for name in ("val", "test"))
-            evaluation = partnet.evaluate_model(run.row, model, root, val, test, chosen, fabric)
-            model.save(folder / "model.safetensors")
-        else:
-            _, (evaluation,), _ = partnet.run_training(chosen, fabric)
-    with replaced_file(folder / SHAPES) as temporary:  # which parts were found, for the intervals
-        temporary.write_bytes(pickle.dumps(evaluation.metric))
-    ious, values = evaluation.metric.iou_thresholds, evaluation.values()
-    return {
-        **study.__dict__,
-        **run.__dict__,
-        "threshold": evaluation.parameters["threshold"],
-        "validation part mAP": round(100 * max(evaluation.validation.values()), 3),
-        **{f"{kind} {iou}": round(float(v), 3) for kind in values for iou, v in zip(ious, values[kind], strict=True)},
-        "minutes": round((time.perf_counter() - start) / 60, 2),
-        "device": device_name(fabric.device),
-        "torch": versions()["torch"],
-        "commit": commit(),
-        "date": date.today().isoformat(),
-    }
+    if run.row not in CLUSTERINGS:
+        _, (evaluation,), _ = partnet.run_training(chosen, fabric)
+        return evaluation
+    model = partnet.Model.load(folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors")
+    model.about.update(settings)
+    root = partnet.prepare_data(chosen, fabric)
+    val, test = (partnet.Split(root, chosen, name, fabric) for name in ("val", "test"))
+    evaluation = partnet.evaluate_model(run.row, model, root, val, test, chosen, fabric)
+    model.save(folder / "model.safetensors")
+    return evaluation
 
 
 def device_name(device: torch.device) -> str:
@@ -315,7 +329,8 @@ def run_all(runs: Sequence[Run], study: Study, options: Options) -> None:
             append_line(options.csv, line)
             bar.update()
             value = line[f"part mAP {IOU}"]
-            bar.write(f"{run.row}, {run.category}, seed {run.seed}: {value:.1f} in {line['minutes']:.1f} min")
+            result = "diverged" if value is None else f"{value:.1f}"
+            bar.write(f"{run.row}, {run.category}, seed {run.seed}: {result} in {line['minutes']:.1f} min")
 
 
 def group_all(runs: Sequence[Run], study: Study, options: Options) -> None:
@@ -366,10 +381,7 @@ def summary(
     for row in tqdm(rows, desc="intervals", unit="row", leave=False):
         seeds = complete[row]
         ours = load_metrics(row, seeds, study, options)
-        by_seed = {
-            iou: [np.mean([part_map(ours[c, s], iou) for c in study.categories]) for s in seeds]
-            for iou in (0.25, 0.5, 0.75)
-        }
+        by_seed = {iou: [np.mean([part_map(ours[c, s], iou) for c in study.categories]) for s in seeds] for iou in IOUS}
         means: list[Any] = [float(np.mean(v)) if v else None for v in by_seed.values()]
         spread = float(np.std(by_seed[IOU], ddof=1)) if len(seeds) > 1 else None
         common = [s for s in seeds if s in complete[reference]]
@@ -390,6 +402,9 @@ def summary(
     ]
     what = "AP of parts without classes" if options.without_classes else "Part mAP"
     text = f"{what} in per cent, mean of {', '.join(study.categories)}; difference to {reference}"
+    diverged = sorted({r.row for r, line in done.items() if r.row in rows and not line[f"part mAP {IOU}"]})
+    if diverged:
+        text += f"; trainings that diverged: {', '.join(diverged)}"
     return Table(study.title, heads, shown, text=text), differences
 
 

@@ -124,6 +124,25 @@ def test_another_budget_is_another_study(finished: tuple[Path, str]) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("full")] == ["0"]  # no seed
 
 
+def test_a_training_that_diverges_is_told_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(*_: object) -> None:
+        raise FloatingPointError("the loss is not finite")
+
+    monkeypatch.setattr(partnet, "run_training", diverge)
+    options = ablation.Options(data="furniture", seeds=1, output=tmp_path, csv=tmp_path / "runs.csv")
+    study, one = ablation.Study.of(options), ablation.Run("full", "Furniture", 0)
+    ablation.append_line(options.csv, ablation.measure(one, study, options, threads=1))
+    done = ablation.finished(ablation.read_lines(options.csv), study)
+    assert set(done) == {one}
+    assert {done[one][name] for name in ablation.NUMBERS} == {""}
+    (log,) = tmp_path.glob("*/full/Furniture-0/log.txt")
+    assert "the loss is not finite" in log.read_text()
+    table, differences = ablation.summary(["full"], "full", {}, study, options)
+    assert table.text.endswith("diverged: full")
+    assert table.rows[0].cells[0] == 0  # seeds
+    assert not differences
+
+
 def test_the_papers_differences() -> None:
     study = ablation.Study.of(ablation.Options())
     differences = ablation.paper_differences("deterministic", study)
