@@ -139,7 +139,7 @@ def test_a_training_that_diverges_is_told_and_not_repeated(tmp_path: Path, monke
     assert "the loss is not finite" in log.read_text()
     table, differences = ablation.summary(["full"], "full", {}, study, options)
     assert table.text.endswith("diverged: full")
-    assert table.rows[0].cells[0] == 0  # seeds
+    assert table.rows[0].values[0] == 0  # seeds
     assert not differences
 
 
