@@ -75,7 +75,7 @@ def picked_clusterer(options: Options, fabric: Fabric) -> Clusterer:
     targets = [evaluation_targets(shape) for shape in val]
 
     def mean_ap(found: Sequence[Clusters], targets: Sequence[EvaluationTargets]) -> float:
-        return float(partnet.score(found, targets, 1, 0, fabric).compute()["part_map"][1])
+        return float(partnet.score(found, targets, 1, 0, fabric).part_map()[1])
 
     bar = partial(tqdm, desc="HDBSCAN, validation", unit="setting")
     return fit_baseline(BASELINES["HDBSCAN"], [s.pos for s in val], targets, mean_ap, progress=bar).clusterer

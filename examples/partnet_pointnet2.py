@@ -296,8 +296,8 @@ class Model:
     @property
     def background(self) -> int | None:
         # Trained with complement=True, the background column tells points far from a centre, not points of no part:
-        # then all points are clustered, by the foreground column alone (docs/decisions.md).
-        return None if self.class_agnostic else 0
+        # then all points are clustered, by the foreground columns alone (docs/decisions.md).
+        return None if self.class_agnostic or self.about.get("score_loss") == "complement" else 0
 
     @property
     def clustering(self) -> dict[str, Any]:
@@ -321,7 +321,7 @@ class Model:
     def predict(self, data: Data, fabric: Fabric) -> tuple[GaussianEmbedding, Tensor]:
         """Embeddings (N, D) and probabilities of the columns that are clustered (N, L)."""
         output = self.network.to(fabric.device).eval()(data.to(fabric.device))
-        return output.embedding, output.probabilities[:, 1:] if self.class_agnostic else output.probabilities
+        return output.embedding, output.probabilities[:, 1:] if self.background is None else output.probabilities
 
 
 # --- training
@@ -439,7 +439,7 @@ def evaluate_model(
         return [model.predict(shape, fabric) for shape in bar]
 
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
-        return float(score(found, targets, len(model.classes), first, fabric).compute()["part_map"][1])
+        return float(score(found, targets, len(model.classes), first, fabric).part_map()[1])
 
     grid = threshold_grid(model) if options.threshold is None else (options.threshold,)
     fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **model.clustering)
@@ -478,7 +478,7 @@ def evaluate_baselines(val: Split, test: Split, fabric: Fabric) -> list[Evaluati
     """What one has without a network: clusters of the positions, parameters picked on validation as τ is."""
 
     def mean_ap(found: Sequence[Clusters], targets: Sequence[EvaluationTargets]) -> float:
-        return float(score(found, targets, 1, 0, fabric).compute()["part_map"][1])
+        return float(score(found, targets, 1, 0, fabric).part_map()[1])
 
     evaluations = []
     for name, grid in BASELINES.items():

@@ -12,12 +12,14 @@ import example_runs
 import pytest
 import torch
 from example_runs import PROJECT
+from torch_geometric.data import Data
 
 sys.path.insert(0, str(PROJECT / "examples"))
 import ablation_partnet as ablation
 import partnet_pointnet2 as partnet
 
 from probemb_adapters import variants
+from probemb_adapters.training import start_fabric
 from probemb_lib import DeterministicHead, HeadOutput, ProbabilisticEmbeddingLoss, log_bhattacharyya
 
 run = partial(example_runs.run, PROJECT / "examples" / "ablation_partnet.py")
@@ -174,6 +176,18 @@ def test_heads(name: variants.Embedding) -> None:
     assert spread == (name in ("probabilistic", "isotropic"))
     if name in variants.DETERMINISTIC:
         assert log_std.exp().square().unique().item() == pytest.approx(2.0**2 / 8)
+
+
+def test_the_complement_is_clustered_by_the_foreground_columns() -> None:
+    """Its background column tells points far from a centre; only a true background may leave points out."""
+    cloud = Data(pos=torch.rand(300, 3))
+    fabric = start_fabric(accelerator="cpu", devices=1, precision="32-true", log_dir=None)
+    for loss, background, columns in (("complement", None, 3), ("center-aware", 0, 4)):
+        options = partnet.resolve(partnet.Options(category="Chair", level=3, score_loss=loss, width=0.25))
+        about = partnet.about_model(options)
+        model = partnet.Model(partnet.Network(4, about), ("leg", "seat", "back"), about)
+        assert model.background == background
+        assert model.predict(cloud, fabric)[1].shape == (300, columns)
 
 
 def test_cosine_kernel() -> None:

@@ -240,7 +240,9 @@ def test_a_subset_is_the_evaluator_of_these_shapes() -> None:
     metric, last = evaluate(problems, 40), len(problems) - 1
     assert len(metric) == len(problems)
     for rows in (range(len(problems)), [last, 0], [last, last, 0, last], []):
-        assert_equal(metric.subset(rows).compute(), evaluate([problems[i] for i in rows], 40).compute())
+        expected = evaluate([problems[i] for i in rows], 40).compute()
+        assert_equal(metric.subset(rows).compute(), expected)
+        np.testing.assert_array_equal(metric.subset(rows).part_map(), expected["part_map"])
     assert len(metric) == len(problems)
     for row in (-1, len(problems)):
         with pytest.raises(IndexError, match=rf"expected shapes in \[0, {len(problems)}\), got {row}"):

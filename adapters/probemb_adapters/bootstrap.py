@@ -64,4 +64,4 @@ def paired_bootstrap(
 
 def part_map(metric: PartNetAP, iou: float) -> float:
     """Part mAP at one of the metric's IoU thresholds, in per cent."""
-    return float(100 * metric.compute()["part_map"][metric.iou_thresholds.index(iou)])
+    return float(100 * metric.part_map()[metric.iou_thresholds.index(iou)])
