@@ -400,12 +400,15 @@ def summary(
         "95 % interval",
         "paper's difference",
     ]
-    what = "AP of parts without classes" if options.without_classes else "Part mAP"
-    text = f"{what} in per cent, mean of {', '.join(study.categories)}; difference to {reference}"
+    text = f"{what_is_measured(options)} in per cent, mean of {', '.join(study.categories)}; difference to {reference}"
     diverged = sorted({r.row for r, line in done.items() if r.row in rows and not line[f"part mAP {IOU}"]})
     if diverged:
         text += f"; trainings that diverged: {', '.join(diverged)}"
     return Table(study.title, heads, shown, text=text), differences
+
+
+def what_is_measured(options: Options) -> str:
+    return "AP of parts without classes" if options.without_classes else "part mAP"
 
 
 def complete_seeds(row: str, done: dict[Run, Any], study: Study, options: Options) -> list[int]:
@@ -436,7 +439,12 @@ def load_metrics(row: str, seeds: Sequence[int], study: Study, options: Options)
 
 
 def plot(
-    differences: dict[str, tuple[float, ...]], paper: dict[str, float], reference: str, study: Study, path: Path
+    differences: dict[str, tuple[float, ...]],
+    paper: dict[str, float],
+    reference: str,
+    study: Study,
+    options: Options,
+    path: Path,
 ) -> None:
     """Differences to the reference with their intervals, and the paper's."""
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.45 * len(differences)), layout="constrained")
@@ -447,7 +455,7 @@ def plot(
             axes.plot(paper[ROWS[row][1]], y, "D", color="tab:orange", label="paper, on PartNet" if y == 0 else None)
     axes.axvline(0, color="0.6", lw=1)
     axes.set_yticks(range(len(differences)), list(reversed(differences)))
-    axes.set_xlabel(f"part mAP @{IOU} less that of {reference}, points")
+    axes.set_xlabel(f"{what_is_measured(options)} @{IOU} less that of {reference}, points")
     axes.set_title(study.title)
     axes.legend(loc="best", frameon=False)
     with replaced_file(path) as temporary:
@@ -478,7 +486,7 @@ def main() -> None:
     write_table(table, options.output / f"{name}.csv")
     print(f"runs     {options.csv}\ntable    {options.output / f'{name}.csv'}")
     if differences:
-        plot(differences, paper, reference, study, options.output / f"{name}.png")
+        plot(differences, paper, reference, study, options, options.output / f"{name}.png")
         print(f"picture  {options.output / f'{name}.png'}")
 
 
