@@ -408,7 +408,7 @@ def summary(
 
 
 def what_is_measured(options: Options) -> str:
-    return "AP of parts without classes" if options.without_classes else "part mAP"
+    return "AP of parts without classes" if options.without_classes else "Part mAP"
 
 
 def complete_seeds(row: str, done: dict[Run, Any], study: Study, options: Options) -> list[int]:
