@@ -214,7 +214,8 @@ class PartNetAP:
         """
         c, b = self.num_classes, len(self._shapes)
         pred_class, pred_score, hit, gt_class = self._pooled()
-        class_ap, class_gt_count = self._class_ap()
+        class_gt_count = np.bincount(gt_class, minlength=c)
+        class_ap = _average_precisions(hit, pred_score, pred_class, class_gt_count)  # (T, C)
 
         # Within each shape the same, grouped by the pair (shape, class) instead of the class.
         pred_pair = pred_class + c * _repeat([len(s.pred_class) for s in self._shapes])
@@ -238,14 +239,9 @@ class PartNetAP:
 
     def part_map(self) -> NDArray[Any]:
         """``part_map`` of :meth:`compute` alone, float64 (T,): a third of the work, for resampling."""
-        class_ap, class_gt_count = self._class_ap()
-        return _mean(class_ap, class_gt_count > 0)
-
-    def _class_ap(self) -> tuple[Float32, Int]:
-        """AP (T, C) and number of GT instances (C,) of each class."""
         pred_class, pred_score, hit, gt_class = self._pooled()
-        gt_count = np.bincount(gt_class, minlength=self.num_classes)
-        return _average_precisions(hit, pred_score, pred_class, gt_count), gt_count
+        class_gt_count = np.bincount(gt_class, minlength=self.num_classes)
+        return _mean(_average_precisions(hit, pred_score, pred_class, class_gt_count), class_gt_count > 0)
 
     def curve(self, class_id: int, threshold: float) -> tuple[Float32, Float32]:
         """Precision and recall of a class, in the numbers that its AP is computed from.
