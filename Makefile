@@ -55,7 +55,7 @@ bench-quick: $(VENV)/.dev $(VENV)/.minkowski
 
 gpu: $(VENV)/.dev
 	@echo "== Kernels against their references on this GPU, then timings"
-	$(PY) -m pytest -q tests/twin_cases.py tests/gpu_cases.py
+	$(PY) -m pytest -q tests/gpu/twin_cases.py tests/gpu/gpu_cases.py
 	$(PY) benchmarks/gpu.py $(ARGS)
 
 docs: $(VENV)/.docs
@@ -70,14 +70,14 @@ clean:
 # goes on at the next call. Packages that an interruption left damaged are installed again, a torch that works never.
 $(VENV)/.demo: EXTRAS := partnet,train,baselines,viz
 $(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, sklearn, matplotlib, \
-	plotly, probemb_lib, probemb_adapters
+	plotly, probemb_lib, probemb_adapters, probemb_shapes
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, sklearn, matplotlib, \
-	plotly, tensorboard, probemb_lib, probemb_adapters, pytest, hypothesis, mpmath, xdist, hatchling \
+	plotly, tensorboard, probemb_lib, probemb_adapters, probemb_shapes, pytest, hypothesis, mpmath, xdist, hatchling \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
 $(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \
-	probemb_lib, probemb_adapters
+	probemb_lib, probemb_adapters, probemb_shapes
 
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: pyproject.toml Makefile
 	@echo "== Installing probemb_lib[$(EXTRAS)] into $(VENV) (once)"
@@ -87,11 +87,11 @@ $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: pyproject.toml Makefile
 # Wheels are kept in the user's cache, one for each version of torch and Python.
 $(VENV)/.minkowski: EXTRAS := scannet,train,viz
 $(VENV)/.minkowski: IMPORTS := torch_geometric, plyfile, lightning_fabric, tqdm, tyro, safetensors, matplotlib, plotly, \
-	probemb_lib, probemb_adapters
-$(VENV)/.minkowski: pyproject.toml Makefile adapters/probemb_adapters/minkowski_build.py
+	probemb_lib, probemb_adapters, probemb_shapes
+$(VENV)/.minkowski: pyproject.toml Makefile adapters/probemb_adapters/networks/minkowski_build.py
 	@echo "== Installing probemb_lib[$(EXTRAS)] and MinkowskiEngine into $(VENV) (once)"
 	@$(MAKE) --no-print-directory install EXTRAS="$(EXTRAS)" IMPORTS="$(IMPORTS)"
-	@$(PY) -m probemb_adapters.minkowski_build
+	@$(PY) -m probemb_adapters.networks.minkowski_build
 	@touch $@
 
 .PHONY: install

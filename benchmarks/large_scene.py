@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster
-from probemb_lib.tiling import cluster_tiles
+from probemb_lib.clustering.tiles import cluster_tiles
 
 ROOM = np.array([7.0, 6.0, 2.8])  # metres
 ROOMS_IN_A_ROW = 6

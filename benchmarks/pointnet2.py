@@ -18,8 +18,7 @@ from harness import Results, Shares, Table, run_alone, timed
 import torch
 from torch import Tensor
 
-from probemb_adapters.generated.write import sample
-from probemb_adapters.pointnet2 import (
+from probemb_adapters.networks.pointnet2 import (
     PointNet2,
     ball_query,
     farthest_point_sample,
@@ -27,6 +26,7 @@ from probemb_adapters.pointnet2 import (
     nearest_neighbors,
 )
 from probemb_lib import GaussianEmbedding, HeadOutput, ProbabilisticEmbeddingLoss, ProbabilisticHead
+from probemb_shapes.families.write import sample
 
 CLASSES = 39  # of chairs at PartNet's finest level
 LOSSES = "aggregation and losses"

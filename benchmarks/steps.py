@@ -27,12 +27,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Batch, Data
 
-from probemb_adapters.generated import write_generated
+from probemb_adapters.networks.pointnet2 import PointNet2
 from probemb_adapters.partnet import PartNetInstances, upright_augmentation
-from probemb_adapters.pointnet2 import PointNet2
-from probemb_adapters.rooms import write_rooms
 from probemb_adapters.scannet import INSTANCE_CLASSES, INSTANCE_IDS, ScanNetScenes
-from probemb_adapters.scannet_augment import scene_augmentation
+from probemb_adapters.scannet.augment import scene_augmentation
 from probemb_lib import (
     GaussianEmbedding,
     HeadOutput,
@@ -42,6 +40,8 @@ from probemb_lib import (
     greedy_cluster,
 )
 from probemb_lib.metrics import ScanNetAP
+from probemb_shapes.families import write_generated
+from probemb_shapes.rooms import write_rooms
 
 PROJECT = Path(__file__).resolve().parents[1]
 CLOUDS = 4  # a batch
@@ -129,8 +129,8 @@ def partnet_step(points: int, width: float, rounds: int) -> Shares:
 
 
 def minkowski(num_classes: int) -> tuple[Any, ProbabilisticHead]:
-    from probemb_adapters.minkowski import MinkowskiBackbone
-    from probemb_adapters.minkunet import MinkUNet14A
+    from probemb_adapters.networks.minkowski import MinkowskiBackbone
+    from probemb_adapters.networks.minkunet import MinkUNet14A
 
     torch.manual_seed(0)
     backbone = MinkowskiBackbone(MinkUNet14A(in_channels=3), VOXEL_SIZE)

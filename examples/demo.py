@@ -12,7 +12,7 @@ from pathlib import Path
 import partnet_pointnet2 as experiment
 import tyro
 
-from probemb_adapters.experiment import write_results
+from probemb_adapters.experiments.run import write_results
 from probemb_adapters.training import start_fabric
 
 

@@ -34,8 +34,9 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
-from probemb_adapters.baselines import BASELINES, Clusters, fit_baseline
-from probemb_adapters.experiment import (
+from probemb_adapters.clouds import nearest, unit_sphere, write_instances
+from probemb_adapters.experiments.baselines import BASELINES, Clusters, fit_baseline
+from probemb_adapters.experiments.run import (
     RunOptions,
     clouds_to_predict,
     load_model,
@@ -47,8 +48,8 @@ from probemb_adapters.experiment import (
     write_metrics,
     write_results,
 )
-from probemb_adapters.furniture import write_furniture
-from probemb_adapters.generated import FAMILIES, write_generated
+from probemb_adapters.experiments.variants import DETERMINISTIC, HEADS, SCORE_LOSSES, Embedding, ScoreLossName
+from probemb_adapters.networks.pointnet2 import PointNet2, local_covariance
 from probemb_adapters.partnet import (
     POINTS,
     EvaluationTargets,
@@ -58,10 +59,8 @@ from probemb_adapters.partnet import (
     read_classes,
     upright_augmentation,
 )
-from probemb_adapters.partnet_detection import PartNetDetection
-from probemb_adapters.partnet_predictions import shape_predictions, write_ground_truth, write_predictions
-from probemb_adapters.pointnet2 import PointNet2, local_covariance
-from probemb_adapters.points import nearest, unit_sphere, write_instances
+from probemb_adapters.partnet.detection import PartNetDetection
+from probemb_adapters.partnet.predictions import shape_predictions, write_ground_truth, write_predictions
 from probemb_adapters.report import (
     Row,
     Section,
@@ -71,9 +70,8 @@ from probemb_adapters.report import (
     precision_recall_charts,
     write_report,
 )
+from probemb_adapters.report.pictures import ShapeResult, instance_colors
 from probemb_adapters.training import gather_in_order, share_of, start_fabric
-from probemb_adapters.variants import DETERMINISTIC, HEADS, SCORE_LOSSES, Embedding, ScoreLossName
-from probemb_adapters.viz import ShapeResult, instance_colors
 from probemb_lib import (
     GaussianEmbedding,
     HeadOutput,
@@ -84,6 +82,8 @@ from probemb_lib import (
     greedy_cluster,
 )
 from probemb_lib.metrics import PartNetAP
+from probemb_shapes.families import FAMILIES, write_generated
+from probemb_shapes.furniture import write_furniture
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -137,7 +137,7 @@ class Options(RunOptions):
     """farthest offset from a point to its centre, in units of the shape's radius (paper: 1)"""
     start_from: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
     """trained model whose weights to start from (paper: none)"""
-    # --- variants of the method, compared by examples/ablation_partnet.py
+    # --- variants of the method, compared by studies/ablation.py
     embedding: Embedding = "probabilistic"
     """Gaussians with a sigma for each point and dimension; isotropic: one for all dimensions; homoscedastic: one for
     all points of a shape; deterministic: points with a Euclidean kernel, cosine: with one of angles (paper: all but the
@@ -496,7 +496,7 @@ def paper_rows(options: Options) -> dict[str, dict[float, float]]:
     rows: dict[str, dict[float, float]] = {}
     if options.root is None:
         return rows  # another data set, even where a category has the same name
-    with (PROJECT / "examples" / "paper" / "partnet_map.csv").open(newline="") as file:
+    with (PROJECT / "adapters/probemb_adapters/experiments/paper/partnet_map.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if row["category"] == options.category and int(row["level"]) == options.level:
                 rows.setdefault(row["method"], {})[float(row["iou_threshold"])] = float(row["map_percent"])

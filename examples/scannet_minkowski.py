@@ -10,7 +10,7 @@ scenes and schedule; the parameter of each clustering is picked on training scen
     python examples/scannet_minkowski.py --root /data/scannet --evaluate model.safetensors --split test
     python examples/scannet_minkowski.py --evaluate model.safetensors --predict office.ply floor.ply
 
-It needs MinkowskiEngine: make minkowski, or python -m probemb_adapters.minkowski_build.
+It needs MinkowskiEngine: make minkowski, or python -m probemb_adapters.networks.minkowski_build.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from torch.utils.data import Dataset, Subset
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
-from probemb_adapters.experiment import (
+from probemb_adapters.clouds import Cloud, write_instances
+from probemb_adapters.experiments.run import (
     RunOptions,
     clouds_to_predict,
     load_model,
@@ -50,17 +51,15 @@ from probemb_adapters.experiment import (
     write_metrics,
     write_results,
 )
-from probemb_adapters.minkowski import MinkowskiBackbone
-from probemb_adapters.minkunet import MinkUNet14A, MinkUNet18A, MinkUNet34C
-from probemb_adapters.points import Cloud, write_instances
-from probemb_adapters.pretrained import load_pretrained
+from probemb_adapters.networks.minkowski import MinkowskiBackbone
+from probemb_adapters.networks.minkunet import MinkUNet14A, MinkUNet18A, MinkUNet34C
+from probemb_adapters.networks.pretrained import load_pretrained
 from probemb_adapters.report import Chart, Line, Row, Section, Table, fit_chart, loss_chart, write_report
-from probemb_adapters.rooms import write_rooms
+from probemb_adapters.report.pictures import ShapeResult, instance_colors, z_up
 from probemb_adapters.scannet import INSTANCE_CLASSES, INSTANCE_IDS, ScanNetScenes, evaluation_target
-from probemb_adapters.scannet_augment import scene_augmentation
-from probemb_adapters.scannet_submission import scene_predictions, write_submission
+from probemb_adapters.scannet.augment import scene_augmentation
+from probemb_adapters.scannet.submission import scene_predictions, write_submission
 from probemb_adapters.training import gather_in_order, share_of, start_fabric
-from probemb_adapters.viz import ShapeResult, instance_colors, z_up
 from probemb_lib import (
     GaussianEmbedding,
     HeadOutput,
@@ -74,9 +73,10 @@ from probemb_lib import (
     greedy_cluster,
     margin_cluster,
 )
-from probemb_lib.margin import MarginOutput
+from probemb_lib.margin.head import MarginOutput
 from probemb_lib.metrics import ScanNetAP
 from probemb_lib.metrics.scannet import THRESHOLDS
+from probemb_shapes.rooms import write_rooms
 
 PROJECT = Path(__file__).resolve().parent.parent
 BACKBONES = {"14A": MinkUNet14A, "18A": MinkUNet18A, "34C": MinkUNet34C}
@@ -393,7 +393,7 @@ def scene_result(scene: Data, found: Instances, embedding: GaussianEmbedding) ->
 
 
 def paper_rows() -> list[dict[str, str]]:
-    with (PROJECT / "examples" / "paper" / "scannet_table6.csv").open(newline="") as file:
+    with (PROJECT / "adapters/probemb_adapters/experiments/paper/scannet_table6.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -26,11 +26,12 @@ import run
 import scannet_ap
 import torch
 from harness import Growth, PeakMemory, Results, Shares, Table, Times
+from paths import PROJECT
 from problems import blobs, plain_loop
 
 from probemb_lib import greedy_cluster
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = PROJECT / "benchmarks"
 ROW = {"median_s": 2.0, "min_s": 1.0, "cpu_s": 1.0, "rounds": 3}
 FAST = {"median_s": 0.5, "min_s": 0.25, "cpu_s": 0.25, "rounds": 3}
 

@@ -13,11 +13,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from paths import PROJECT
 
 import probemb_lib
 import probemb_lib.functional
 
-ROOT = Path(__file__).parents[1]
+ROOT = PROJECT
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*DOCS, *(p for p in sorted(ROOT.glob("*.md")))]
 TEST_CONVERT_RUNS = "tensors.md"
@@ -58,7 +59,7 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def furniture_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with the furniture under the name that the pages use, and what the command prints of it."""
     pytest.importorskip("h5py")
-    from probemb_adapters.furniture import write_furniture
+    from probemb_shapes.furniture import write_furniture
 
     folder = tmp_path_factory.mktemp("docs")
     return folder, str(write_furniture(ROOT / "data" / "furniture_parts", folder / CACHE))
@@ -67,7 +68,7 @@ def furniture_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
 @pytest.fixture(scope="module")
 def rooms_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with coarse rooms under the name that the pages use."""
-    from probemb_adapters.rooms import write_rooms
+    from probemb_shapes.rooms import write_rooms
 
     folder = tmp_path_factory.mktemp("rooms")
     write_rooms(ROOT / "data" / "scan_objects", folder / ROOMS, scenes=5, cameras=2, spacing=0.1)
@@ -121,8 +122,8 @@ def test_furniture_table_is_the_output_of_the_command(furniture_report: tuple[Pa
 
 def test_rooms_table_has_the_models_of_the_source() -> None:
     """The rooms themselves take a minute to write; what they are furnished from is known at once."""
-    from probemb_adapters.rooms.models import SPLITS, Models
-    from probemb_adapters.rooms.simple import SIMPLE_CLASSES
+    from probemb_shapes.rooms.models import SPLITS, Models
+    from probemb_shapes.rooms.simple import SIMPLE_CLASSES
 
     (table,) = [block for block in blocks_of(ROOT / "docs" / "scannet.md", "text") if "instances" in block.split()]
     quoted = re.findall(r"^(\w[\w ]*?) {2,}(\d+) +(\d+) +(yes)? +\d+ +\d+$", table, flags=re.MULTILINE)
@@ -134,7 +135,7 @@ def test_rooms_table_has_the_models_of_the_source() -> None:
 
 
 def test_scannet_table_has_the_numbers_of_the_paper() -> None:
-    with (ROOT / "examples" / "paper" / "scannet_table6.csv").open(newline="") as file:
+    with (ROOT / "adapters/probemb_adapters/experiments/paper/scannet_table6.csv").open(newline="") as file:
         paper = [[row[f"val_{key}"] for key in ("map", "ap50", "ap25")] for row in csv.DictReader(file)]
     rows = re.findall(r"^\|.*\(paper\) \| (.*) \|$", text_of(ROOT / "docs" / "scannet.md"), flags=re.MULTILINE)
     assert [row.split(" | ") for row in rows] == paper[-2:]

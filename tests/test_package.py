@@ -16,13 +16,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from paths import PROJECT
 
 import probemb_lib
 
-ROOT = Path(__file__).parent.parent
-CORE, ADAPTERS = ROOT / "probemb_lib", ROOT / "adapters" / "probemb_adapters"
+ROOT = PROJECT
+CORE, ADAPTERS, SHAPES = ROOT / "probemb_lib", ROOT / "adapters/probemb_adapters", ROOT / "shapes/probemb_shapes"
 CORE_FILES = sorted(CORE.rglob("*.py"))
-LIBRARY_FILES = CORE_FILES + sorted(ADAPTERS.rglob("*.py"))
+LIBRARY_FILES = CORE_FILES + sorted(ADAPTERS.rglob("*.py")) + sorted(SHAPES.rglob("*.py"))
 CORE_DEPENDENCIES = {"torch", "numpy", "scipy"}
 
 PUBLIC = [
@@ -170,7 +171,7 @@ def test_core_imports_only_its_dependencies() -> None:
 
 def test_core_is_without_cycles() -> None:
     graph = core_graph()
-    assert "probemb_lib.gaussian" in graph["probemb_lib.cluster"]  # the graph is not empty
+    assert "probemb_lib.gaussian" in graph["probemb_lib.clustering.greedy"]  # the graph is not empty
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
@@ -192,19 +193,19 @@ def test_direction_of_imports() -> None:
         "probemb_lib.segments": 0,
         "probemb_lib.labels": 0,
         "probemb_lib.convert": 0,
-        "probemb_lib._greedy": 0,
+        "probemb_lib.clustering._index": 0,
         "probemb_lib.similarity": 1,
         "probemb_lib.head": 1,
         "probemb_lib.aggregate": 1,
         "probemb_lib.instances": 1,
-        "probemb_lib.margin": 1,
+        "probemb_lib.margin.head": 1,
         "probemb_lib.similarity_sums": 2,
-        "probemb_lib.lovasz": 2,
+        "probemb_lib.margin.lovasz": 2,
         "probemb_lib.losses": 3,
-        "probemb_lib.refine": 2,
-        "probemb_lib.cluster": 3,
-        "probemb_lib.margin_clustering": 3,
-        "probemb_lib.tiling": 4,
+        "probemb_lib.clustering.refine": 2,
+        "probemb_lib.clustering.greedy": 3,
+        "probemb_lib.margin.cluster": 3,
+        "probemb_lib.clustering.tiles": 4,
     }
 
     def layer(name: str) -> int | None:
@@ -216,14 +217,14 @@ def test_direction_of_imports() -> None:
             here, there = layer(name), layer(other)
             if here is not None and there is not None and here < 3:
                 assert there < here or (there == here == 1), f"{name} imports {other}"
-    for name in ("gaussian", "convert", "_greedy", "segments"):
+    for name in ("gaussian", "convert", "clustering._index", "segments"):
         assert not graph[f"probemb_lib.{name}"], f"{name} stands alone"
     for name, others in graph.items():
         assert "probemb_lib" not in others, f"{name} imports the whole package"
         if name.startswith("probemb_lib.metrics"):
             assert all(other.startswith("probemb_lib.metrics") for other in others), f"{name} imports {others}"
-        if name not in ("probemb_lib", "probemb_lib.tiling"):
-            assert "probemb_lib.cluster" not in others, f"{name} imports the clustering"
+        if name not in ("probemb_lib", "probemb_lib.clustering.tiles"):
+            assert "probemb_lib.clustering.greedy" not in others, f"{name} imports the clustering"
             assert "probemb_lib.functional" not in others, f"{name} imports the functions of the losses"
 
 
@@ -247,7 +248,7 @@ def test_import_loads_nothing_else() -> None:
     )
     assert result.stderr == ""
     loaded = json.loads(result.stdout)
-    assert "probemb_lib.cluster" in loaded
+    assert "probemb_lib.clustering.greedy" in loaded
     top = {name.split(".")[0] for name in loaded}
     assert top <= {"probemb_lib", *CORE_DEPENDENCIES, *sys.stdlib_module_names}, sorted(top)
     assert not [name for name in loaded if name.startswith(("torch._dynamo", "torch._inductor", "probemb_lib._triton"))]
@@ -306,7 +307,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that nothing is written beside the sources."""
     pytest.importorskip("hatchling")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("probemb_lib", "adapters"):
+    for name in ("probemb_lib", "adapters", "shapes"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -329,10 +330,11 @@ def test_wheel_contents(wheel: Path) -> None:
     files = {name for name in names if ".dist-info/" not in name}
     expected = {file.relative_to(ROOT).as_posix() for file in CORE.rglob("*.py")}
     expected |= {file.relative_to(ROOT / "adapters").as_posix() for file in ADAPTERS.rglob("*.py")}
-    expected |= {"probemb_lib/py.typed", "probemb_adapters/py.typed"}
-    expected |= {"probemb_adapters/report.css", "probemb_adapters/report.js"}
+    expected |= {file.relative_to(ROOT / "shapes").as_posix() for file in SHAPES.rglob("*.py")}
+    expected |= {f"{package}/py.typed" for package in ("probemb_lib", "probemb_adapters", "probemb_shapes")}
+    expected |= {"probemb_adapters/report/page.css", "probemb_adapters/report/page.js"}
     assert expected <= files
-    assert {name.split("/")[0] for name in files} == {"probemb_lib", "probemb_adapters"}
+    assert {name.split("/")[0] for name in files} == {"probemb_lib", "probemb_adapters", "probemb_shapes"}
     assert any(name.endswith("LICENSE") for name in names)
     assert f"Version: {probemb_lib.__version__}" in metadata
     required = [line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Requires-Dist")]
@@ -403,7 +405,7 @@ if not values[-1] < values[0]:
 found = greedy_cluster(output.embedding, output.probabilities, batch=batch)
 print(len(found), tuple(found.label.shape))
 
-import probemb_adapters.pointnet2  # needs torch and scipy alone
+import probemb_adapters.networks.pointnet2  # needs torch and scipy alone
 try:
     import probemb_adapters.partnet
 except ImportError as error:

@@ -1,1 +1,5 @@
-"""Data sets and backbones for probemb_lib, one module each; import the one you need."""
+"""Data sets, networks, training, experiments and reports around probemb_lib, one folder each; import what you need."""
+
+from probemb_adapters import _moved
+
+_moved.install(__name__)

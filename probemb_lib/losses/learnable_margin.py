@@ -1,6 +1,6 @@
 r"""Loss of learnable margins (Neven et al., CVPR 2019), the method that Table 6 of the paper compares with.
 
-For a cloud of N points that are not ignored and K instances, with φ of :mod:`probemb_lib.margin`:
+For a cloud of N points that are not ignored and K instances, with φ of :mod:`probemb_lib.margin.head`:
 
     L = w_inst/K Σ_k Lovász(2 φ_k − 1, [z = k])
       + w_var/K Σ_k mean_{i: z_i = k, d} ((ln σ_id − ln σ_kd) / 5)²
@@ -21,8 +21,8 @@ from probemb_lib.aggregate import InstanceIndex, as_index
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
 from probemb_lib.head import HeadOutput
 from probemb_lib.losses._terms import ScoreTargets, score_targets
-from probemb_lib.lovasz import lovasz_hinge
-from probemb_lib.margin import LOG_STD_RATE, MarginOutput
+from probemb_lib.margin.head import LOG_STD_RATE, MarginOutput
+from probemb_lib.margin.lovasz import lovasz_hinge
 from probemb_lib.segments import expand_segments, gather_points, mean_over_clouds, segment_sum
 
 

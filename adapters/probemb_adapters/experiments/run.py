@@ -1,0 +1,327 @@
+"""What the examples share around a network: options, the training run, one file a model, results of all processes.
+
+The loop itself is in :mod:`probemb_adapters.training`; pictures and pages in :mod:`probemb_adapters.report`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+from torch.utils.data import DataLoader, Dataset
+
+from probemb_adapters.clouds import Cloud, read_clouds
+from probemb_adapters.files import replaced_file
+from probemb_adapters.report import Section, Table, write_report
+from probemb_adapters.report.pictures import contact_sheet
+from probemb_adapters.training import LAST, Losses, Training, gather_in_order, train
+from probemb_adapters.training.batches import SeededBatches, SeededItems
+from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+
+try:
+    import tyro
+    from lightning_fabric import Fabric
+    from torch_geometric.data import Batch, Data
+except ImportError as error:
+    raise ImportError(
+        f'the examples need lightning-fabric, tyro and torch-geometric ({error}): pip install "probemb-lib[train]" '
+        "torch-geometric"
+    ) from error
+
+
+@dataclass
+class RunOptions:
+    """Settings of every experiment; None is chosen for the data."""
+
+    # --- training
+    epochs: int | None = None
+    """passes over the training data"""
+    batch_size: int | None = None
+    """clouds a step, over all processes"""
+    learning_rate: float | None = None
+    """of Adam, highest"""
+    schedule: Literal["halved", "one-cycle"] | None = None
+    """learning rate: halved twice, or risen and let down to 0 along a cosine, better for short trainings"""
+    halve_at: tuple[float, float] = (0.1, 0.3)
+    """fractions of the training after which it is halved"""
+    max_norm: float | None = None
+    """gradients of a larger norm are scaled down to it"""
+    seed: int = 0
+    """of everything random"""
+    # --- machine
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute"""
+    devices: int = 1
+    """processes, each with its own GPU or share of the CPU; torchrun decides this itself"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """of the network; losses and clustering are in float32 or better in any case"""
+    workers: int | None = None
+    """processes that read the data, for each process; by default 4 for --root, else none"""
+    # --- what to do
+    output: Path = Path("runs")
+    """folder for checkpoints, metrics, pictures and the report"""
+    resume: bool = False
+    """go on from the last checkpoint in the output folder; to the numbers of an uninterrupted training"""
+    save_every: int = 1
+    """epochs between checkpoints"""
+    evaluate: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT ...")] = ()
+    """no training: evaluate these models, in one table"""
+    predict: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILES ...")] = ()
+    """no training: segment clouds (ply, npz, h5) with the model of --evaluate; needs no labels"""
+    report_shapes: int = 30
+    """most clouds to show in the report"""
+
+
+# What to do and where: may change when a training continues, and says nothing about the model.
+RUNNING = {"output", "resume", "save_every", "evaluate", "predict", "report_shapes"}
+MACHINE = {"root", "accelerator", "devices", "workers"}
+
+
+def settings_of(options: RunOptions, leave_out: Iterable[str] = ()) -> dict[str, Any]:
+    """What a model was made with, as its file keeps it; ``leave_out``: further options that say nothing about it."""
+    left_out = {*RUNNING, *MACHINE, *leave_out}
+    settings = {name: value for name, value in asdict(options).items() if name not in left_out}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+
+
+AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
+
+
+def with_defaults(options: AnyOptions, defaults: Mapping[str, Any]) -> AnyOptions:
+    """The options with what is None taken from ``defaults``.
+
+    >>> with_defaults(RunOptions(epochs=3), {"epochs": 20, "batch_size": 4}).epochs
+    3
+    """
+    return replace(options, **{name: value for name, value in defaults.items() if getattr(options, name) is None})
+
+
+def clouds_to_predict(options: RunOptions) -> list[Cloud]:
+    """The clouds of the files of ``--predict``; results are named after them, so equal names end the program."""
+    clouds = [cloud for path in options.predict for cloud in read_clouds(path)]
+    names = [cloud.name for cloud in clouds]
+    if len(set(names)) < len(names):
+        raise SystemExit(
+            f"--predict: results are named after the files, expected different names, got {', '.join(names)}"
+        )
+    return clouds
+
+
+# --- training
+
+
+def learning_rate_schedule(optimizer: torch.optim.Optimizer, options: RunOptions, steps: int) -> LRScheduler:
+    """The schedule that the options name, from the optimizer's learning rate, stepped ``steps`` times."""
+    if options.schedule == "one-cycle":
+        highest = optimizer.param_groups[0]["lr"]
+        return OneCycleLR(optimizer, highest, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+    return MultiStepLR(optimizer, [round(fraction * steps) for fraction in options.halve_at], gamma=0.5)
+
+
+def train_network(
+    network: nn.Module,
+    data: Dataset[Data],
+    compute_losses: Callable[[nn.Module, Any], Losses],
+    options: RunOptions,
+    fabric: Fabric,
+    *,
+    settings: Mapping[str, Any],
+    draws: int | None = None,
+    weights: Sequence[float] | None = None,
+    folder: Path | None = None,
+) -> list[dict[str, float]]:
+    """Train a network as the options say, from the last checkpoint where they ask to resume.
+
+    Args:
+        network: on any device.
+        data: items of clouds; a batch is `Batch.from_data_list`.
+        compute_losses: (network, batch) → terms, see :func:`probemb_adapters.training.train`.
+        settings: of the model, which must not change when the training continues.
+        draws: items an epoch; None: as many as there are, and a batch at least.
+        weights: how often each item is drawn; None: all equally.
+        folder: of the checkpoint; None: the output folder.
+
+    Returns:
+        The mean of each term in each epoch.
+    """
+    epochs, batch_size, workers, rate = options.epochs, options.batch_size, options.workers, options.learning_rate
+    if epochs is None or batch_size is None or workers is None or rate is None or options.schedule is None:
+        raise ValueError(
+            f"expected options with epochs, batch_size, workers, learning_rate and schedule chosen, got {options}"
+        )
+    folder = options.output if folder is None else folder
+    items = len(data)  # type: ignore[arg-type]
+    batches = SeededBatches(
+        items,
+        batch_size,
+        seed=options.seed,
+        weights=weights,
+        draws=draws or max(items, batch_size),
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+    )
+    loader = DataLoader(
+        SeededItems(data),
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=fabric.device.type == "cuda",
+        collate_fn=Batch.from_data_list,
+    )
+    optimizer = torch.optim.Adam(network.parameters(), rate)
+    schedule = learning_rate_schedule(optimizer, options, epochs * len(batches))
+    training = Training(network, optimizer, schedule, settings=dict(settings))
+    if options.resume:
+        training.resume(folder / LAST, fabric)
+    fabric.print(
+        f"{items} clouds; {epochs} epochs of {len(batches)} steps, a step: {batch_size} clouds, on "
+        f"{fabric.world_size} x {fabric.device.type}"
+    )
+    start = time.perf_counter()
+    history = train(
+        fabric,
+        training,
+        loader,
+        compute_losses,
+        epochs=epochs,
+        folder=folder,
+        max_norm=options.max_norm,
+        save_every=options.save_every,
+    )
+    fabric.print(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
+    return history
+
+
+# --- one file a model
+
+
+def save_model(path: Path, network: nn.Module, classes: Sequence[str], about: Mapping[str, Any]) -> Path:
+    """Weights, names of the classes and settings, in one safetensors file."""
+    save_checkpoint(path, {"model": network.state_dict(), "classes": tuple(classes), "about": dict(about)})
+    return path
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load_model(
+    path: Path, build: Callable[[int, Mapping[str, Any]], Network]
+) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
+    """The network of a file of :func:`save_model`, for inference, its classes and its settings.
+
+    Args:
+        build: (number of classes, settings) → the network to fill.
+
+    Raises:
+        FileNotFoundError, ValueError: no file, a damaged one, or one of something else.
+    """
+    state = load_checkpoint(path)
+    if not {"model", "classes", "about"} <= set(state):
+        raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of this script")
+    try:
+        network = build(len(state["classes"]), state["about"])
+        network.load_state_dict(state["model"])
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is no model of this script: {error}") from error
+    return network.eval(), tuple(state["classes"]), state["about"]
+
+
+# --- results
+
+
+class Metric(Protocol):
+    """What both evaluators are."""
+
+    def merge_state(self, other: Any) -> None: ...
+
+
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
+
+
+def merged(metric: AnyMetric, fabric: Fabric) -> AnyMetric:
+    """The metric over the clouds of all processes, in the order of the split."""
+    first, *others = gather_in_order(fabric, metric)
+    for other in others:
+        first.merge_state(other)
+    return first  # type: ignore[no-any-return]
+
+
+def versions() -> dict[str, str]:
+    """Of what numbers depend on."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "probemb_lib": version("probemb-lib")}
+
+
+def write_metrics(
+    folder: Path, metrics: Mapping[str, Any], options: RunOptions, lines: Iterable[Sequence[Any]]
+) -> Path:
+    """`metrics.json` with everything, options and versions included, and `metrics.csv` with ``lines``."""
+    given = {name: str(v) if isinstance(v, Path | tuple) else v for name, v in asdict(options).items()}
+    document = {**metrics, "options": given, "versions": versions()}
+    with replaced_file(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(without_nan(document), indent=2))
+    with replaced_file(folder / "metrics.csv") as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    return folder / "metrics.json"
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN, which is the AP of a class without ground truth.
+
+    >>> without_nan({"AP": [0.5, float("nan")]})
+    {'AP': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def table_text(shown: Table) -> str:
+    """A table for the terminal."""
+    width = max(len(row.name) for row in shown.rows) + 2
+    column = max(16, *(len(head) + 2 for head in shown.columns))
+    lines = [
+        f"{shown.title}. {shown.text}" if shown.text else shown.title,
+        " " * width + "".join(f"{head:>{column}}" for head in shown.columns),
+    ]
+    for row in shown.rows:
+        cells = [
+            f"{v:.{shown.decimals}f}" if isinstance(v, float) else "–" if v is None else str(v) for v in row.values
+        ]
+        lines.append(f"{row.name:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells))
+    if any(row.quoted for row in shown.rows):
+        lines.append(f"(paper): {shown.quoted}")
+    return "\n".join(lines)
+
+
+def write_table(shown: Table, path: Path) -> None:
+    """A table as CSV, numbers with two decimals more than the terminal shows."""
+    with replaced_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([shown.title, *shown.columns])
+        for row in shown.rows:
+            writer.writerow(
+                [row.name, *(round(v, shown.decimals + 2) if isinstance(v, float) else v for v in row.values)]
+            )
+
+
+def write_results(title: str, sections: Sequence[Section], options: RunOptions) -> str:
+    """The page and the picture into the output folder; what to print: the tables, and where the files are."""
+    clouds = [shape for part in sections for shape in part.shapes]
+    sheet = contact_sheet(clouds[:: max(1, -(-len(clouds) // 8))], options.output / "shapes.png", title=title)
+    settings = {"options": asdict(options), "versions": versions()}
+    page = write_report(options.output / "report.html", title, sections, settings=settings)
+    tables = "\n\n".join(table_text(shown) for part in sections for shown in part.tables)
+    return f"\n{tables}\n\nreport   {page}\npicture  {sheet}\nmetrics  {options.output / 'metrics.json'}"

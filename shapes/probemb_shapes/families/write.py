@@ -1,0 +1,314 @@
+"""Generated furniture, written in PartNet's raw layout.
+
+    python -m probemb_shapes.families --root .cache/generated --category Chair --shapes 1000 --seed 0
+
+Everything reads the result through `PartNetInstances(root, "Chair", level, split)`, as it would read PartNet.
+Shapes are unlimited in number: shape ``index`` of a seed is always the same one, however many are made, and
+the splits take their shapes from separate ranges of the index.
+
+As in PartNet, a shape is centred on its bounding box, its farthest point is at distance 1, y is up and the
+front looks along +z.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probemb_shapes.families import chair, lamp, storage, table
+from probemb_shapes.families.tree import Node, record, sample_points
+
+try:
+    import h5py
+except ImportError as error:
+    raise ImportError(f'generated furniture needs h5py ({error}): pip install "probemb-lib[partnet]"') from error
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+POINTS = 10_000
+SHAPES_PER_FILE = 1024
+"""As in PartNet's files."""
+
+FIRST_INDEX = {"train": 0, "val": 1_000_000_000, "test": 2_000_000_000}
+"""Index of the first shape of each split."""
+
+VERSION = 1
+"""Of what is written: raise it with every change of the result, and older caches are written again."""
+
+_MANIFEST = "manifest.json"
+
+
+class Family(NamedTuple):
+    """A category.
+
+    Attributes:
+        make: draws a shape.
+        levels: level → its part paths.
+    """
+
+    make: Callable[[np.random.Generator], Node]
+    levels: dict[int, tuple[str, ...]]
+
+
+FAMILIES = {
+    "Chair": Family(chair.chair, chair.LEVELS),
+    "Table": Family(table.table, table.LEVELS),
+    "Lamp": Family(lamp.lamp, lamp.LEVELS),
+    "StorageFurniture": Family(storage.storage_furniture, storage.LEVELS),
+}
+"""Category, named as in PartNet, → family."""
+
+
+@dataclass(frozen=True)
+class GeneratedReport:
+    """What was written; ``str(report)`` is a table.
+
+    Attributes:
+        shapes: split → shapes.
+        parts: level → part path → parts over all splits.
+        parts_per_shape: least, median and most level-3 parts of a shape.
+    """
+
+    shapes: dict[str, int]
+    parts: dict[int, dict[str, int]]
+    parts_per_shape: tuple[int, float, int]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{split} {count}" for split, count in self.shapes.items())
+        least, median, most = self.parts_per_shape
+        lines = [f"shapes: {counts}", f"parts a shape: {least} to {most}, median {median:g}"]
+        for level, parts in self.parts.items():
+            lines.append(f"level {level}: {len(parts)} classes, {sum(parts.values())} parts")
+            lines += [f"  {path:80}{count:9d}" for path, count in parts.items()]
+        return "\n".join(lines)
+
+
+def generate(category: str, seed: int, index: int) -> Node:
+    """Shape ``index`` of a category and seed: always the same, however many are made.
+
+    Args:
+        category: a key of `FAMILIES`.
+        seed: not negative.
+        index: not negative; `FIRST_INDEX` tells where each split begins.
+
+    Raises:
+        ValueError: no such category, or a negative number.
+
+    >>> generate("Chair", 0, 7).name
+    'chair'
+    """
+    return _family(category).make(_generator(category, seed, index))
+
+
+def sample(category: str, seed: int, index: int, points: int = POINTS) -> tuple[Node, Array, Array]:
+    """Shape ``index`` and a cloud of it, in random order: the tree, (P, 3) float32 and (P,) int32 leaf ids from 1.
+
+    Raises:
+        ValueError: as `generate`, or too few points for the parts.
+    """
+    root = generate(category, seed, index)
+    # A stream of its own: the cloud never changes the shape.
+    rng = _generator(category, seed, index, 1)
+    pos, leaf = sample_points(root, points, rng)
+    order = rng.permutation(len(pos))
+    return root, _unit_sphere(pos[order]), leaf[order].astype(np.int32)
+
+
+def write_generated(
+    root: str | Path,
+    category: str,
+    *,
+    train: int,
+    val: int,
+    test: int,
+    seed: int = 0,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> GeneratedReport:
+    """Write shapes of a category as PartNet's raw layout into ``root``, unless they are there already.
+
+    Several categories share one root. A complete cache is known by the `manifest.json` in the category's
+    folder: version, arguments, sizes of the files. Otherwise everything is written into a temporary folder
+    beside ``root``, which takes its place at the end: an interrupted writing leaves no category behind and is
+    redone. Two writings with the same arguments are equal to the byte, and a longer one begins with the
+    shapes of a shorter one. Of several processes one should call this before the others read.
+
+    Args:
+        root: the folder to write; `PartNetInstances(root, category, 1, 2 or 3, split)` reads it.
+        category: a key of `FAMILIES`.
+        train: shapes of that split; 0 for none.
+        val: likewise.
+        test: likewise.
+        seed: not negative.
+        progress: wraps the range over all shapes, such as `tqdm`.
+
+    Raises:
+        ValueError: no such category, a negative number, or no shape at all.
+        FileExistsError: ``root`` holds something that was not written by this function.
+    """
+    root, shapes = Path(root), {"train": train, "val": val, "test": test}
+    levels = _family(category).levels
+    if min(shapes.values()) < 0 or sum(shapes.values()) == 0:
+        raise ValueError(f"expected numbers of shapes of at least 0 and one in all, got {shapes}")
+    _generator(category, seed, 0)  # a wrong seed must not cost the old cache
+    arguments = {"seed": seed, "shapes": shapes}
+    report = _read_manifest(root, category, arguments)
+    if report is not None:
+        return report
+    _check_ours(root, category)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
+        new = Path(folder) / "new"
+        report = _write(new, category, shapes, seed, progress)
+        _write_stats(new, category, levels)
+        _write_manifest(new, category, arguments, report)
+        # The category's folder, which holds the manifest, last: before it, nothing is taken for complete.
+        data = Path("ins_seg_h5") / category
+        for path in [*_stats_files(category, levels), data]:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            if path == data and (root / data).exists():
+                (root / data).rename(Path(folder) / "old")
+            os.replace(new / path, root / path)
+    return report
+
+
+def _family(category: str) -> Family:
+    if category not in FAMILIES:
+        raise ValueError(f"expected a category of {', '.join(FAMILIES)}, got {category!r}")
+    return FAMILIES[category]
+
+
+def _generator(category: str, seed: int, index: int, stream: int = 0) -> np.random.Generator:
+    if seed < 0 or index < 0:
+        raise ValueError(f"expected a seed and an index of at least 0, got seed {seed} and index {index}")
+    return np.random.default_rng([seed, zlib.crc32(category.encode()), index, stream])
+
+
+def _unit_sphere(pos: Array) -> Array:
+    """Centred on the bounding box, the farthest point at distance 1."""
+    x = pos.astype(np.float64)
+    x = x - (x.min(0) + x.max(0)) / 2
+    unit: Array = (x / np.linalg.norm(x, axis=1).max()).astype(np.float32)
+    return unit
+
+
+def _write(
+    root: Path, category: str, shapes: dict[str, int], seed: int, progress: Callable[[range], Iterable[int]]
+) -> GeneratedReport:
+    levels = _family(category).levels
+    parts = {level: Counter(dict.fromkeys(paths, 0)) for level, paths in levels.items()}
+    per_shape: list[int] = []
+    data = root / "ins_seg_h5" / category
+    data.mkdir(parents=True)
+    tick = iter(progress(range(sum(shapes.values()))))
+    for split, count in shapes.items():
+        for number, start in enumerate(range(0, count, SHAPES_PER_FILE)):
+            rows = range(start, min(start + SHAPES_PER_FILE, count))
+            records = []
+            with h5py.File(data / f"{split}-{number:02d}.h5", "w") as file:
+                pts, label = _datasets(file, len(rows))
+                for row, shape in enumerate(rows):
+                    next(tick)
+                    index = FIRST_INDEX[split] + shape
+                    tree, pts[row], label[row] = sample(category, seed, index)
+                    entry = record(tree, f"{category}-{seed}-{index}")
+                    records.append(entry)
+                    for count_of in parts.values():
+                        count_of.update(e["part_name"] for e in entry["ins_seg"] if e["part_name"] in count_of)
+                    per_shape.append(sum(e["part_name"] in parts[3] for e in entry["ins_seg"]))
+            text = json.dumps(records)
+            (data / f"{split}-{number:02d}.json").write_text(text, encoding="utf-8")
+    next(tick, None)  # lets the bar close
+    return GeneratedReport(
+        shapes,
+        {level: dict(count_of) for level, count_of in parts.items()},
+        (min(per_shape), float(np.median(per_shape)), max(per_shape)),
+    )
+
+
+def _datasets(file: Any, count: int) -> tuple[Any, Any]:
+    # A read is one shape. Coordinates do not compress; leaf ids do.
+    pts = file.create_dataset("pts", (count, POINTS, 3), "f4", chunks=(1, POINTS, 3))
+    label = file.create_dataset(
+        "label", (count, POINTS), "i4", chunks=(1, POINTS), compression="gzip", compression_opts=1, shuffle=True
+    )
+    return pts, label
+
+
+def _stats_files(category: str, levels: Iterable[int]) -> list[Path]:
+    folder = Path("stats") / "after_merging_label_ids"
+    return [folder / f"{category}-level-{level}.txt" for level in levels]
+
+
+def _stats_text(paths: Iterable[str]) -> str:
+    return "".join(f"{i} {path} leaf\n" for i, path in enumerate(paths, start=1))
+
+
+def _write_stats(root: Path, category: str, levels: dict[int, tuple[str, ...]]) -> None:
+    for path, part_paths in zip(_stats_files(category, levels), levels.values(), strict=True):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(_stats_text(part_paths), encoding="utf-8")
+
+
+def _manifest_path(root: Path, category: str) -> Path:
+    return root / "ins_seg_h5" / category / _MANIFEST
+
+
+def _write_manifest(root: Path, category: str, arguments: dict[str, Any], report: GeneratedReport) -> None:
+    manifest = {
+        "version": VERSION,
+        "arguments": arguments,
+        "files": {p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()},
+        "report": {field.name: getattr(report, field.name) for field in fields(report)},
+    }
+    _manifest_path(root, category).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _read_manifest(root: Path, category: str, arguments: dict[str, Any]) -> GeneratedReport | None:
+    """The report of a complete cache with these arguments and this version, else None."""
+    try:
+        manifest = json.loads(_manifest_path(root, category).read_text(encoding="utf-8"))
+        current = manifest["version"] == VERSION and manifest["arguments"] == arguments
+        if not current or any((root / f).stat().st_size != size for f, size in manifest["files"].items()):
+            return None
+        report = manifest["report"]
+        parts = {int(level): counts for level, counts in report["parts"].items()}
+        least, median, most = report["parts_per_shape"]
+        return GeneratedReport(report["shapes"], parts, (least, median, most))
+    except (OSError, ValueError, KeyError, TypeError):  # missing, cut off or of another making
+        return None
+
+
+def _check_ours(root: Path, category: str) -> None:
+    """Nothing of another making may be overwritten, nor mixed with what is generated."""
+    foreign = next(_foreign(root, category), None)
+    if foreign is not None:
+        raise FileExistsError(
+            f"{foreign} was not written by this function (no {_MANIFEST} vouches for it): pass an empty or new folder"
+        )
+
+
+def _foreign(root: Path, category: str) -> Iterator[Path]:
+    if not root.exists():
+        return
+    if not root.is_dir():
+        yield root
+        return
+    yield from (p for p in root.iterdir() if p.name not in ("ins_seg_h5", "stats"))
+    data = root / "ins_seg_h5"
+    folders = sorted(data.iterdir()) if data.is_dir() else []
+    yield from (p for p in folders if not (p / _MANIFEST).is_file())
+    if not _manifest_path(root, category).is_file():
+        levels = _family(category).levels
+        # What an interrupted writing left is equal; PartNet's own file is not.
+        for path, part_paths in zip(_stats_files(category, levels), levels.values(), strict=True):
+            if (root / path).is_file() and (root / path).read_text(encoding="utf-8") != _stats_text(part_paths):
+                yield root / path

@@ -1,0 +1,494 @@
+"""Table 2 of the paper on data anyone can have: every variant of the method with the same data, steps and seeds.
+
+Trains and evaluates one network for each row, category and seed, appends its numbers to one CSV as it ends, and shows
+the differences to a reference row with bootstrap intervals, beside the paper's. Interrupted, the same
+command goes on; more seeds are added to those that are there:
+
+    python studies/ablation.py                             generated families at level 3, three seeds
+    python studies/ablation.py --study decisions           what the paper leaves open, against the full method
+    python studies/ablation.py --data furniture            real furniture, level 1
+    python studies/ablation.py --without-classes           how the trained models group, apart from naming
+    python studies/ablation.py --jobs 0                    only the table and the plot of what is there
+"""
+
+from __future__ import annotations
+
+import os
+
+# Threads that spin while they wait crawl as soon as anything else runs; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import contextlib
+import csv
+import multiprocessing
+import pickle
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import chain, product
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import partnet_pointnet2 as partnet
+import torch
+import tyro
+from lightning_fabric import Fabric
+from tqdm import tqdm
+
+from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
+from probemb_adapters.experiments.run import table_text, versions, write_table
+from probemb_adapters.files import replaced_file
+from probemb_adapters.partnet import EvaluationTargets
+from probemb_adapters.report import Row, Table
+from probemb_adapters.training import LAST, start_fabric
+from probemb_lib import Instances, fit_threshold, greedy_cluster
+from probemb_lib.metrics import PartNetAP
+
+REFERENCE, FULL = "deterministic", "full"
+
+# Row → options of examples/partnet_pointnet2.py, and the row of the paper's table.
+TABLE_2: dict[str, tuple[dict[str, Any], str]] = {
+    "mse": ({"score_loss": "mse"}, "loss_mse"),
+    REFERENCE: ({"embedding": "deterministic"}, "reference_deterministic3d"),
+    "deterministic-6d": ({"embedding": "deterministic-6d"}, "deterministic6d"),
+    "isotropic-homoscedastic": ({"embedding": "isotropic-homoscedastic"}, "iso_homo"),
+    "isotropic": ({"embedding": "isotropic"}, "iso_hetero"),
+    "homoscedastic": ({"embedding": "homoscedastic"}, "aniso_homo"),
+    FULL: ({}, "full"),
+}
+DECISIONS: dict[str, tuple[dict[str, Any], str]] = {  # all of them changes of the full method
+    "complement": ({"score_loss": "complement"}, ""),
+    "cross-entropy": ({"score_loss": "cross-entropy"}, ""),
+    "covariance-independent": ({"covariance": "independent"}, ""),
+    "entropy-sum": ({"entropy": "sum"}, ""),
+    "dice-alone": ({"bce_weight": 0.0}, ""),
+    "dice-per-instance": ({"per_instance_dice": True}, ""),
+    "cosine-6d": ({"embedding": "cosine-6d"}, ""),
+    "std-from-0.1": ({"initial_std": 0.1}, ""),
+    "threshold-0.35": ({"threshold": 0.35}, ""),
+    "class-aware": ({"class_aware": True}, ""),
+    "refined": ({"refine": True}, ""),
+}
+CLUSTERINGS = ("threshold-0.35", "class-aware", "refined")  # of the networks of the full method
+ROWS = {**TABLE_2, **DECISIONS}
+FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")  # the paper's "large" categories
+IOUS, IOU = (0.25, 0.5, 0.75), 0.5  # the latter of the differences and the plot
+NUMBERS = (
+    "threshold",
+    "validation part mAP",
+    *(f"{kind} mAP {iou}" for kind, iou in product(("part", "shape"), IOUS)),
+)
+SHAPES, GROUPING = "shapes.pkl", "grouping.pkl"  # what was found in each test shape, with and without classes
+
+
+@dataclass
+class Options:
+    """Which rows to measure on which data, with which budget."""
+
+    study: Literal["table-2", "decisions", "all"] = "table-2"
+    """rows: the seven of the paper's table, those that decide open questions, or both"""
+    rows: tuple[Literal[tuple(ROWS)], ...] = ()  # type: ignore[valid-type]
+    """only these rows"""
+    data: Literal["generated", "furniture"] = "generated"
+    """four generated families, a network each, or real furniture without classes"""
+    level: int | None = None
+    """of the part hierarchy; by default 3 for generated families, 1 for furniture"""
+    seeds: int = 3
+    """trainings of each row and category"""
+    without_classes: bool = False
+    """evaluate the same models as if all parts were of one class: how they group, apart from how they name"""
+    # --- the same budget for every row
+    shapes: int = 1_000
+    """generated training shapes of a category; a tenth of it for validation and for test"""
+    epochs: int = 10
+    """passes over ``epoch_shapes``"""
+    epoch_shapes: int = 160
+    """training shapes drawn an epoch"""
+    batch_size: int = 4
+    """shapes a step"""
+    train_points: int = 1_024
+    """points of a shape in training"""
+    points: int = 2_048
+    """points of a shape in validation and test"""
+    width: float = 0.5
+    """factor of the widths of PointNet++'s layers"""
+    learning_rate: float = 3e-3
+    """highest, of Adam"""
+    # --- machine and output
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute"""
+    jobs: int | None = None
+    """trainings at a time; by default one a CPU core, or one on a GPU; 0: none, only show what is there"""
+    resamples: int = 300
+    """of shapes and seeds, for the intervals"""
+    csv: Path = Path("runs/ablation_partnet/runs.csv")
+    """one line a training; appended to"""
+    output: Path = Path("runs/ablation_partnet")
+    """folder of the runs, the table and the plot"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    row: str
+    category: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Data and budget: only runs with equal ones are compared."""
+
+    data: str
+    level: int
+    shapes: int
+    epochs: int
+    epoch_shapes: int
+    batch_size: int
+    train_points: int
+    points: int
+    width: float
+    learning_rate: float
+
+    @classmethod
+    def of(cls, options: Options) -> Study:
+        level = options.level or (3 if options.data == "generated" else 1)
+        names = [name for name in cls.__dataclass_fields__ if name != "level"]
+        return cls(level=level, **{name: getattr(options, name) for name in names})
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return FAMILIES if self.data == "generated" else ("Furniture",)
+
+    @property
+    def title(self) -> str:
+        return f"{self.data} shapes, level {self.level}, {self.steps} steps of {self.batch_size} shapes"
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * (self.epoch_shapes // self.batch_size)
+
+
+def folder_of(run: Run, study: Study, output: Path) -> Path:
+    return output / f"{study.data}-{study.level}-{study.steps}-steps" / run.row / f"{run.category}-{run.seed}"
+
+
+# --- one training
+
+
+def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str, Any]:
+    """What a line of the CSV holds; numbers are None if the training diverged."""
+    torch.set_num_threads(threads)
+    start, folder = time.perf_counter(), folder_of(run, study, options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
+    numbers: dict[str, Any] = dict.fromkeys(NUMBERS)
+    with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            evaluation = train_and_evaluate(run, study, options, folder, fabric)
+        except FloatingPointError as error:  # the loss was not finite
+            print(error)
+        else:
+            with replaced_file(folder / SHAPES) as temporary:  # which parts were found, for the intervals
+                temporary.write_bytes(pickle.dumps(evaluation.metric))
+            for kind, values in evaluation.values().items():
+                numbers |= {f"{kind} {iou}": round(float(v), 3) for iou, v in zip(IOUS, values, strict=True)}
+            numbers["threshold"] = evaluation.parameters["threshold"]
+            numbers["validation part mAP"] = round(100 * max(evaluation.validation.values()), 3)
+    return {
+        **study.__dict__,
+        **run.__dict__,
+        **numbers,
+        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "device": device_name(fabric.device),
+        "torch": versions()["torch"],
+        "commit": commit(),
+        "date": date.today().isoformat(),
+    }
+
+
+def train_and_evaluate(run: Run, study: Study, options: Options, folder: Path, fabric: Fabric) -> partnet.Evaluation:
+    """From the run's last checkpoint if there is one; a row that differs in the clustering alone trains nothing."""
+    settings, _ = ROWS[run.row]
+    chosen = partnet.resolve(
+        partnet.Options(
+            category=run.category,
+            level=study.level,
+            seed=run.seed,
+            generated_shapes=study.shapes,
+            epochs=study.epochs,
+            epoch_shapes=study.epoch_shapes,
+            batch_size=study.batch_size,
+            train_points=study.train_points,
+            points=study.points,
+            width=study.width,
+            learning_rate=study.learning_rate,
+            max_norm=5.0,
+            accelerator=options.accelerator,
+            output=folder,
+            resume=(folder / LAST).exists(),
+            report_shapes=1,
+            **settings,
+        )
+    )
+    if run.row not in CLUSTERINGS:
+        _, (evaluation,), _ = partnet.run_training(chosen, fabric)
+        return evaluation
+    model = partnet.Model.load(folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors")
+    model.about.update(settings)
+    root = partnet.prepare_data(chosen, fabric)
+    val, test = (partnet.Split(root, chosen, name, fabric) for name in ("val", "test"))
+    evaluation = partnet.evaluate_model(run.row, model, root, val, test, chosen, fabric)
+    model.save(folder / "model.safetensors")
+    return evaluation
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " CPU"
+
+
+def commit() -> str:
+    command = ["git", "-C", str(partnet.PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> None:
+    """Evaluate a trained model with one class for all parts; the threshold is fitted for that."""
+    torch.set_num_threads(threads)
+    folder = folder_of(run, study, options.output)
+    fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
+    model = partnet.Model.load(folder / "model.safetensors")
+    settings = model.options(points=study.points)
+    root = partnet.prepare_data(settings, fabric)
+
+    def part_metric(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> PartNetAP:
+        nameless = [replace(f, semantic=torch.zeros_like(f.semantic)) for f in found]
+        truth = [t._replace(gt_classes=torch.zeros_like(t.gt_classes)) for t in targets]
+        return partnet.score(nameless, truth, 1, 0, fabric)
+
+    val, test = (partnet.Split(root, settings, name, fabric) for name in ("val", "test"))
+    val_outputs, test_outputs = ([model.predict(shape, fabric) for shape in s.shapes] for s in (val, test))
+    fixed = ROWS[run.row][0].get("threshold")
+    grid = partnet.threshold_grid(model) if fixed is None else (fixed,)
+    threshold = fit_threshold(
+        val_outputs, val.targets, lambda *pair: part_map(part_metric(*pair), IOU), grid, **model.clustering
+    ).threshold
+    found = [greedy_cluster(*output, threshold=threshold, **model.clustering) for output in test_outputs]
+    with replaced_file(folder / GROUPING) as temporary:
+        temporary.write_bytes(pickle.dumps(part_metric(found, test.targets)))
+
+
+# --- all of them
+
+
+def read_lines(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    lines = [*read_lines(path), line]
+    with replaced_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(line), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def finished(lines: Iterable[dict[str, str]], study: Study) -> dict[Run, dict[str, str]]:
+    """The lines of this study, by run."""
+    asked = {name: str(value) for name, value in study.__dict__.items()}
+    return {
+        Run(line["row"], line["category"], int(line["seed"])): line
+        for line in lines
+        if all(line[name] == value for name, value in asked.items())
+    }
+
+
+def run_all(runs: Sequence[Run], study: Study, options: Options) -> None:
+    """What is not in the CSV yet, some at a time; a line is written as soon as a run ends."""
+    done = finished(read_lines(options.csv), study)
+    left = [run for run in runs if run not in done]
+    with tqdm(total=len(runs), initial=len(runs) - len(left), desc=study.title, unit="run") as bar:
+        networks, clusterings = ([run for run in left if (run.row in CLUSTERINGS) == x] for x in (False, True))
+        for run, line in chain(*(in_parallel(measure, some, study, options) for some in (networks, clusterings))):
+            append_line(options.csv, line)
+            bar.update()
+            value = line[f"part mAP {IOU}"]
+            result = "diverged" if value is None else f"{value:.1f}"
+            bar.write(f"{run.row}, {run.category}, seed {run.seed}: {result} in {line['minutes']:.1f} min")
+
+
+def group_all(runs: Sequence[Run], study: Study, options: Options) -> None:
+    """The trained models that were not evaluated without classes yet."""
+    folders = {run: folder_of(run, study, options.output) for run in runs}
+    left = [run for run, f in folders.items() if (f / SHAPES).exists() and not (f / GROUPING).exists()]
+    for _ in tqdm(in_parallel(measure_grouping, left, study, options), "without classes", len(left), unit="run"):
+        pass
+
+
+def in_parallel(
+    task: Callable[[Run, Study, Options, int], Any], runs: Sequence[Run], study: Study, options: Options
+) -> Iterator[tuple[Run, Any]]:
+    """Some at a time; what each gives as soon as it ends."""
+    cuda = options.accelerator != "cpu" and torch.cuda.is_available()
+    jobs = options.jobs if options.jobs is not None else 1 if cuda else os.cpu_count() or 1
+    if not runs or jobs == 0:
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    write_data(study, options)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(task, run, study, options, threads): run for run in runs}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def write_data(study: Study, options: Options) -> None:
+    """Once, before processes would do it at the same time."""
+    fabric = start_fabric(accelerator="cpu", devices=1, precision="32-true", log_dir=None)
+    for category in study.categories:
+        partnet.prepare_data(partnet.Options(category=category, generated_shapes=study.shapes), fabric)
+
+
+# --- what came out
+
+
+def summary(
+    rows: Sequence[str], reference: str, paper: dict[str, float], study: Study, options: Options
+) -> tuple[Table, dict[str, tuple[float, ...]]]:
+    """The table; and for each row but the reference the difference with its interval, in points of mAP."""
+    done = finished(read_lines(options.csv), study)
+    complete = {row: complete_seeds(row, done, study, options) for row in [reference, *rows]}
+    shown, differences = [], {}
+    for row in tqdm(rows, desc="intervals", unit="row", leave=False):
+        seeds = complete[row]
+        ours = load_metrics(row, seeds, study, options)
+        by_seed = {iou: [np.mean([part_map(ours[c, s], iou) for c in study.categories]) for s in seeds] for iou in IOUS}
+        means: list[Any] = [float(np.mean(v)) if v else None for v in by_seed.values()]
+        spread = float(np.std(by_seed[IOU], ddof=1)) if len(seeds) > 1 else None
+        common = [s for s in seeds if s in complete[reference]]
+        cells: list[Any] = [len(seeds), *means, spread, None, None, None]
+        if row != reference and common:
+            pair = (load_metrics(r, common, study, options) for r in (row, reference))
+            low, middle, high = paired_bootstrap(*pair, iou=IOU, resamples=options.resamples)
+            differences[row] = (middle, low, high)
+            cells[-3:] = [middle, f"{low:+.1f} … {high:+.1f}", paper.get(ROWS[row][1])]
+        shown.append(Row(row, cells))
+    heads = [
+        "seeds",
+        *(f"mAP @{iou}" for iou in by_seed),
+        f"spread @{IOU}",
+        f"difference @{IOU}",
+        "95 % interval",
+        "paper's difference",
+    ]
+    text = f"{what_is_measured(options)} in per cent, mean of {', '.join(study.categories)}; difference to {reference}"
+    diverged = sorted({r.row for r, line in done.items() if r.row in rows and not line[f"part mAP {IOU}"]})
+    if diverged:
+        text += f"; trainings that diverged: {', '.join(diverged)}"
+    return Table(study.title, heads, shown, text=text), differences
+
+
+def what_is_measured(options: Options) -> str:
+    return "AP of parts without classes" if options.without_classes else "Part mAP"
+
+
+def complete_seeds(row: str, done: dict[Run, Any], study: Study, options: Options) -> list[int]:
+    """Those of ``options.seeds`` with a line and a file for each category."""
+    measured = {run for run in done if found_file(run, study, options).exists()}
+    return [s for s in range(options.seeds) if all(Run(row, c, s) in measured for c in study.categories)]
+
+
+def found_file(run: Run, study: Study, options: Options) -> Path:
+    return folder_of(run, study, options.output) / (GROUPING if options.without_classes else SHAPES)
+
+
+def paper_differences(reference: str, study: Study) -> dict[str, float]:
+    """The paper's rows, on its large categories, less its reference; empty where it has nothing to compare with."""
+    if (study.data, study.level, reference) != ("generated", 3, REFERENCE):
+        return {}
+    with (partnet.PROJECT / "adapters/probemb_adapters/experiments/paper/ablation_table2.csv").open(newline="") as file:
+        large = {line["model"]: float(line["large"]) for line in csv.DictReader(file)}
+    return {model: round(v - large["reference_deterministic3d"], 1) for model, v in large.items()}
+
+
+def load_metrics(row: str, seeds: Sequence[int], study: Study, options: Options) -> dict[tuple[str, int], PartNetAP]:
+    """What the runs of a row found, by category and seed."""
+    return {
+        (c, s): pickle.loads(found_file(Run(row, c, s), study, options).read_bytes())  # our own file
+        for c, s in product(study.categories, seeds)
+    }
+
+
+def plot(
+    differences: dict[str, tuple[float, ...]],
+    paper: dict[str, float],
+    reference: str,
+    study: Study,
+    options: Options,
+    path: Path,
+) -> None:
+    """Differences to the reference with their intervals, and the paper's."""
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.45 * len(differences)), layout="constrained")
+    for y, (row, (value, low, high)) in enumerate(reversed(differences.items())):
+        axes.plot([low, high], [y, y], color="tab:blue", lw=2, label="measured, 95 % interval" if y == 0 else None)
+        axes.plot(value, y, "o", color="tab:blue")
+        if ROWS[row][1] in paper:
+            axes.plot(paper[ROWS[row][1]], y, "D", color="tab:orange", label="paper, on PartNet" if y == 0 else None)
+    axes.axvline(0, color="0.6", lw=1)
+    axes.set_yticks(range(len(differences)), list(reversed(differences)))
+    axes.set_xlabel(f"{what_is_measured(options)} @{IOU} less that of {reference}, points")
+    axes.set_title(study.title)
+    axes.legend(loc="best", frameon=False)
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+    plt.close(figure)
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    study = Study.of(options)
+    rows = options.rows or list({"table-2": TABLE_2, "decisions": {FULL: (), **DECISIONS}, "all": ROWS}[options.study])
+    reference = FULL if options.study == "decisions" else REFERENCE
+    needed = {FULL} if {*rows} & {*CLUSTERINGS} else set()
+    trained = sorted(
+        {reference, *rows, *needed}, key=lambda row: (row != reference, row != FULL, list(ROWS).index(row))
+    )
+    # Seeds first: a table of all rows with one seed is there as early as can be.
+    runs = [
+        Run(row, category, seed) for seed in range(options.seeds) for row in trained for category in study.categories
+    ]
+    run_all(runs, study, options)
+    if options.without_classes:
+        group_all(runs, study, options)
+    paper = {} if options.without_classes else paper_differences(reference, study)
+    table, differences = summary(rows, reference, paper, study, options)
+    print(f"\n{table_text(table)}\n")
+    name = f"{options.study}-{study.data}-{study.level}{'-without-classes' if options.without_classes else ''}"
+    write_table(table, options.output / f"{name}.csv")
+    print(f"runs     {options.csv}\ntable    {options.output / f'{name}.csv'}")
+    if differences:
+        plot(differences, paper, reference, study, options, options.output / f"{name}.png")
+        print(f"picture  {options.output / f'{name}.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Checkpoints: what goes in comes out, and whenever the writer dies the file is whole."""
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from probemb_adapters.files import replaced_file
+from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(state=st.dictionaries(st.text(min_size=1), VALUES, max_size=4))
+def test_what_goes_in_comes_out(state: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("checkpoint") / "file.safetensors"
+    save_checkpoint(path, state)
+    assert load_checkpoint(path) == state
+
+
+def test_tensors_and_the_state_of_an_optimizer(tmp_path: Path) -> None:
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "a", {"model": network.state_dict(), "optimizer": optimizer.state_dict()})
+    state = load_checkpoint(tmp_path / "a")
+    other = torch.nn.Linear(3, 2)
+    other.load_state_dict(state["model"])
+    torch.testing.assert_close(other.weight, network.weight, rtol=0, atol=0)
+    fresh = torch.optim.Adam(other.parameters())
+    fresh.load_state_dict(state["optimizer"])
+    for one, two in zip(fresh.state.values(), optimizer.state.values(), strict=True):
+        for name in two:
+            torch.testing.assert_close(one[name], two[name], rtol=0, atol=0)
+
+
+def test_a_tensor_that_is_not_contiguous(tmp_path: Path) -> None:
+    x = torch.arange(6.0).view(2, 3).T
+    save_checkpoint(tmp_path / "a", {"x": x})
+    torch.testing.assert_close(load_checkpoint(tmp_path / "a")["x"], x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"), [({"a": {1, 2}}, "a: expected a tensor.*got set"), ({"a": {0.5: 1}}, "a: expected keys")]
+)
+def test_values_of_another_kind(state: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=message):
+        save_checkpoint(tmp_path / "a", state)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_truncated_and_foreign_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"a\.safetensors is missing"):
+        load_checkpoint(path)
+    save_checkpoint(path, {"x": torch.zeros(100)})
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="no readable safetensors file"):
+        load_checkpoint(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="no description of its state"):
+        load_checkpoint(path)
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with replaced_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_can_read_what_they_can_read_of_other_files(tmp_path: Path) -> None:
+    other, path = tmp_path / "other", tmp_path / "file.safetensors"
+    other.touch()
+    save_checkpoint(path, {"x": torch.zeros(1)})
+    assert path.stat().st_mode == other.stat().st_mode
+
+
+def write_forever(path: Path) -> None:
+    step = 0
+    while True:
+        step += 1
+        save_checkpoint(path, {"step": step, "x": torch.full((300_000,), float(step))})
+
+
+def test_killed_at_any_moment_the_file_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    moments = random.Random(0)
+    interrupted = 0
+    for _ in range(30):
+        writer = multiprocessing.get_context("fork").Process(target=write_forever, args=(path,))
+        writer.start()
+        while not path.exists():
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.05))
+        writer.kill()  # signal 9
+        writer.join()
+        state = load_checkpoint(path)
+        torch.testing.assert_close(state["x"], torch.full((300_000,), float(state["step"])), rtol=0, atol=0)
+        interrupted += sum(1 for left in tmp_path.glob(".*.tmp"))
+        for left in tmp_path.glob(".*.tmp"):
+            left.unlink()
+    assert interrupted > 0  # some were killed in the middle of writing

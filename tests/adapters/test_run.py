@@ -1,0 +1,152 @@
+"""What the examples share: settings of a model, schedules, the file of a model, tables and numbers."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import Data
+
+from probemb_adapters.experiments.run import (
+    RunOptions,
+    learning_rate_schedule,
+    load_model,
+    merged,
+    save_model,
+    settings_of,
+    table_text,
+    train_network,
+    write_metrics,
+)
+from probemb_adapters.report import Row, Table
+from probemb_adapters.training import LAST, start_fabric
+from probemb_adapters.training.checkpoint import save_checkpoint
+from probemb_lib.metrics import PartNetAP
+
+
+@dataclass
+class Options(RunOptions):
+    root: Path | None = None
+    start_from: Path | None = Path("weights.pth")
+    extra: bool = False
+
+
+def test_settings_leave_out_what_says_nothing_about_the_model() -> None:
+    one = settings_of(Options(epochs=3), leave_out=("extra",))
+    two = settings_of(
+        Options(epochs=3, output=Path("elsewhere"), resume=True, devices=2, workers=9, root=Path("data"), extra=True),
+        leave_out=("extra",),
+    )
+    assert one == two
+    assert one["epochs"] == 3
+    assert one["start_from"] == "weights.pth"  # a file keeps text
+    assert settings_of(Options(epochs=4), leave_out=("extra",)) != one
+    assert settings_of(Options())["extra"] is False
+
+
+def rates(options: RunOptions, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
+    schedule = learning_rate_schedule(optimizer, options, steps)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_schedules() -> None:
+    halved = rates(RunOptions(schedule="halved", learning_rate=0.8, halve_at=(0.1, 0.3)), 20)
+    assert halved == pytest.approx([0.8] * 2 + [0.4] * 4 + [0.2] * 14)
+    cycle = rates(RunOptions(schedule="one-cycle", learning_rate=0.8), 20)
+    assert max(cycle) == pytest.approx(0.8)
+    assert cycle.index(max(cycle)) == 1
+    assert cycle[2:] == sorted(cycle[2:], reverse=True)
+    assert cycle[-1] < 1e-3
+
+
+def items() -> list[Data]:
+    return [Data(pos=torch.full((2, 1), float(i)), y=torch.full((2, 1), 3.0 * i)) for i in range(6)]
+
+
+def train_line(options: RunOptions) -> tuple[nn.Linear, list[dict[str, float]]]:
+    torch.manual_seed(0)
+    network = nn.Linear(1, 1)
+
+    def losses(network: nn.Module, batch: Data) -> dict[str, torch.Tensor]:
+        return {"loss": (network(batch.pos) - batch.y).square().mean()}
+
+    settings = settings_of(options)
+    return network, train_network(
+        network, items(), losses, options, start_fabric(accelerator="cpu"), settings=settings, folder=options.output
+    )
+
+
+def test_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    options = RunOptions(
+        epochs=6, batch_size=2, workers=0, schedule="one-cycle", learning_rate=0.1, output=tmp_path / "whole"
+    )
+    whole, history = train_line(options)
+    assert len(history) == 6
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    again, same = train_line(replace(options, resume=True))  # nothing is left to do
+    assert same == history
+    torch.testing.assert_close(again.weight, whole.weight, rtol=0, atol=0)
+    assert (tmp_path / "whole" / LAST).is_file()
+
+
+@pytest.mark.parametrize("missing", ["epochs", "batch_size", "workers", "learning_rate", "schedule"])
+def test_options_must_be_chosen(missing: str, tmp_path: Path) -> None:
+    options = RunOptions(epochs=1, batch_size=1, workers=0, learning_rate=0.1, schedule="halved", output=tmp_path)
+    with pytest.raises(ValueError, match="expected options with epochs"):
+        train_line(replace(options, **{missing: None}))
+
+
+def test_a_model_is_one_file(tmp_path: Path) -> None:
+    network = nn.Linear(3, 2).train()
+    path = save_model(tmp_path / "model.safetensors", network, ("part",), {"width": 3, "threshold": 0.35})
+    loaded, classes, about = load_model(path, lambda count, about: nn.Linear(about["width"], count + 1))
+    assert not loaded.training
+    assert (classes, about) == (("part",), {"width": 3, "threshold": 0.35})
+    torch.testing.assert_close(loaded.weight, network.weight, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"(?s)is no model of this script: .*size mismatch"):
+        load_model(path, lambda count, about: nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"is no model of this script: 'backbone'"):
+        load_model(path, lambda count, about: nn.Linear(about["backbone"], 2))
+    save_checkpoint(tmp_path / "other.safetensors", {"model": {}, "epoch": 1})
+    with pytest.raises(ValueError, match=r"holds model, epoch: expected a model.safetensors"):
+        load_model(tmp_path / "other.safetensors", lambda count, about: nn.Linear(1, 1))
+
+
+def test_one_process_has_all_of_the_metric() -> None:
+    metric = PartNetAP(1)
+    assert merged(metric, start_fabric(accelerator="cpu")) is metric
+
+
+def test_numbers_as_files(tmp_path: Path) -> None:
+    options = Options(output=tmp_path)
+    write_metrics(tmp_path, {"AP": [1.5, math.nan]}, options, [("method", "AP"), ("ours", 1.5)])
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["AP"] == [1.5, None]
+    assert metrics["options"]["start_from"] == "weights.pth"
+    assert metrics["versions"]["torch"] == torch.__version__
+    assert list(csv.reader((tmp_path / "metrics.csv").open())) == [["method", "AP"], ["ours", "1.5"]]
+
+
+def test_tables_in_the_terminal() -> None:
+    rows = [Row("ours", [12.345, None, 7]), Row("theirs (paper)", [1.0, 2.0, 3], quoted=True)]
+    lines = table_text(Table("Validation", ["AP", "AP50", "n"], rows, text="Open rooms.", quoted="elsewhere")).split(
+        "\n"
+    )
+    assert lines[0] == "Validation. Open rooms."
+    assert lines[1].split() == ["AP", "AP50", "n"]
+    assert lines[2].split() == ["ours", "12.3", "–", "7"]
+    assert lines[-1] == "(paper): elsewhere"
+    assert len({len(line) for line in lines[1:4]}) == 1  # columns stand below each other
+    plain = table_text(Table("Validation", ["AP"], rows[:1]))
+    assert plain.split("\n")[0] == "Validation"
+    assert "(paper)" not in plain
