@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import partnet_pointnet2 as experiment
 import tyro
 
+from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.run import write_results
 from probemb_adapters.training import start_fabric
+from probemb_shapes.demo_data import PROJECT, partnet_folder
 
 
 @dataclass
@@ -32,23 +33,25 @@ class DemoOptions:
 
 def main() -> None:
     demo = tyro.cli(DemoOptions, description=__doc__)
-    common = experiment.Options(
+    common = partnet.Options(
         output=demo.output, max_shapes=demo.shapes, generated_shapes=demo.chairs, accelerator="cpu"
     )
     fabric = start_fabric(accelerator="cpu")
 
-    chairs = experiment.resolve(
+    chairs = partnet.resolve(
         replace(common, category="Chair", level=3, class_agnostic=True, epochs=demo.epochs, width=0.5)
     )
-    model, of_chairs, history = experiment.run_training(chairs, fabric)
+    root = partnet_folder(chairs.category, chairs.generated_shapes, fabric)
+    model, of_chairs, history = partnet.run_training(root, chairs, fabric)
     of_chairs[0].name += ", generated chairs"
 
-    checkpoint = experiment.PROJECT / "checkpoints" / "furniture.safetensors"
-    furniture = experiment.resolve(replace(common, evaluate=(checkpoint,), baselines=True))
-    classes, of_furniture = experiment.run_evaluation(furniture, fabric)
+    checkpoint = PROJECT / "checkpoints" / "furniture.safetensors"
+    furniture = partnet.resolve(replace(common, evaluate=(checkpoint,), baselines=True))
+    root = partnet_folder(furniture.category, furniture.generated_shapes, fabric)
+    classes, of_furniture = partnet.run_evaluation(root, furniture, fabric)
 
     sections = [
-        experiment.section(
+        partnet.section(
             "Real furniture, the checkpoint that comes with the project",
             "The test models were not seen in training. The table compares it with clusters of the positions alone, "
             "whose parameters were picked on the validation models like the network's threshold.",
@@ -56,7 +59,7 @@ def main() -> None:
             classes,
             furniture,
         ),
-        experiment.section(
+        partnet.section(
             "Generated chairs, trained from scratch just now",
             f"{demo.epochs} epochs of {demo.chairs} chairs on this machine's processor; the test chairs are new ones.",
             of_chairs,
@@ -65,7 +68,7 @@ def main() -> None:
             history,
         ),
     ]
-    experiment.write_numbers([*of_furniture, *of_chairs], classes, furniture, history)
+    partnet.write_numbers([*of_furniture, *of_chairs], classes, furniture, history)
     print(write_results("Parts found in point clouds", sections, furniture))
 
 

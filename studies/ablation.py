@@ -38,13 +38,14 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import partnet_pointnet2 as partnet
 import torch
 import tyro
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
+from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
+from probemb_adapters.experiments.paper import read_paper
 from probemb_adapters.experiments.run import table_text, versions, write_table
 from probemb_adapters.files import replaced_file
 from probemb_adapters.partnet import EvaluationTargets
@@ -52,6 +53,7 @@ from probemb_adapters.report import Row, Table
 from probemb_adapters.training import LAST, start_fabric
 from probemb_lib import Instances, fit_threshold, greedy_cluster
 from probemb_lib.metrics import PartNetAP
+from probemb_shapes.demo_data import PROJECT, partnet_folder
 
 REFERENCE, FULL = "deterministic", "full"
 
@@ -242,11 +244,12 @@ def train_and_evaluate(run: Run, study: Study, options: Options, folder: Path, f
         )
     )
     if run.row not in CLUSTERINGS:
-        _, (evaluation,), _ = partnet.run_training(chosen, fabric)
+        root = partnet_folder(chosen.category, chosen.generated_shapes, fabric)
+        _, (evaluation,), _ = partnet.run_training(root, chosen, fabric)
         return evaluation
     model = partnet.Model.load(folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors")
     model.about.update(settings)
-    root = partnet.prepare_data(chosen, fabric)
+    root = partnet_folder(chosen.category, chosen.generated_shapes, fabric)
     val, test = (partnet.Split(root, chosen, name, fabric) for name in ("val", "test"))
     evaluation = partnet.evaluate_model(run.row, model, root, val, test, chosen, fabric)
     model.save(folder / "model.safetensors")
@@ -258,7 +261,7 @@ def device_name(device: torch.device) -> str:
 
 
 def commit() -> str:
-    command = ["git", "-C", str(partnet.PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -272,7 +275,7 @@ def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> 
     fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
     model = partnet.Model.load(folder / "model.safetensors")
     settings = model.options(points=study.points)
-    root = partnet.prepare_data(settings, fabric)
+    root = partnet_folder(settings.category, settings.generated_shapes, fabric)
 
     def part_metric(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> PartNetAP:
         nameless = [replace(f, semantic=torch.zeros_like(f.semantic)) for f in found]
@@ -365,7 +368,7 @@ def write_data(study: Study, options: Options) -> None:
     """Once, before processes would do it at the same time."""
     fabric = start_fabric(accelerator="cpu", devices=1, precision="32-true", log_dir=None)
     for category in study.categories:
-        partnet.prepare_data(partnet.Options(category=category, generated_shapes=study.shapes), fabric)
+        partnet_folder(category, study.shapes, fabric)
 
 
 # --- what came out
@@ -425,8 +428,7 @@ def paper_differences(reference: str, study: Study) -> dict[str, float]:
     """The paper's rows, on its large categories, less its reference; empty where it has nothing to compare with."""
     if (study.data, study.level, reference) != ("generated", 3, REFERENCE):
         return {}
-    with (partnet.PROJECT / "adapters/probemb_adapters/experiments/paper/ablation_table2.csv").open(newline="") as file:
-        large = {line["model"]: float(line["large"]) for line in csv.DictReader(file)}
+    large = {line["model"]: float(line["large"]) for line in read_paper("ablation_table2.csv")}
     return {model: round(v - large["reference_deterministic3d"], 1) for model, v in large.items()}
 
 

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import partnet_pointnet2 as partnet
 import tyro
 from lightning_fabric import Fabric
 from matplotlib.figure import Figure
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.baselines import BASELINES, Clusterer, Clusters, fit_baseline
 from probemb_adapters.files import replaced_file
 from probemb_adapters.partnet import EvaluationTargets, evaluation_targets
@@ -28,8 +28,9 @@ from probemb_adapters.report import figures
 from probemb_adapters.report.pictures import ShapeResult
 from probemb_adapters.training import start_fabric
 from probemb_lib import greedy_cluster
+from probemb_shapes.demo_data import PROJECT, partnet_folder
 
-CHECKPOINTS = partnet.PROJECT / "checkpoints"
+CHECKPOINTS = PROJECT / "checkpoints"
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Options:
 
 def read(split: str, options: Options, fabric: Fabric) -> Dataset[Data]:
     settings = partnet.resolve(partnet.Options(category="Furniture", points=options.points))
-    return partnet.read_split(partnet.prepare_data(settings, fabric), settings, split)
+    return partnet.read_split(partnet_folder(settings.category, settings.generated_shapes, fabric), settings, split)
 
 
 def results(path: Path, options: Options, fabric: Fabric) -> tuple[list[ShapeResult], list[Tensor]]:

@@ -16,7 +16,6 @@ the options of each run are kept in its metrics.json.
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from probemb_adapters.experiments.paper import read_paper
 from probemb_adapters.experiments.run import table_text, write_table
 from probemb_adapters.report import Row, Table
 from probemb_adapters.training import LAST
@@ -97,7 +97,7 @@ def trainings(options: Options) -> list[Training]:
 
 def pairs(options: Options) -> list[tuple[str, int]]:
     """Categories and levels of the paper that were asked for."""
-    every = sorted({(line["category"], int(line["level"])) for line in paper("partnet_map.csv")})
+    every = sorted({(line["category"], int(line["level"])) for line in read_paper("partnet_map.csv")})
     unknown = set(options.categories) - {category for category, _ in every}
     if unknown:
         known = ", ".join(sorted({category for category, _ in every}))
@@ -111,11 +111,6 @@ def pairs(options: Options) -> list[tuple[str, int]]:
     if not asked:
         raise SystemExit(f"--levels: none of these categories has level {', '.join(map(str, options.levels))}")
     return asked
-
-
-def paper(name: str) -> list[dict[str, str]]:
-    with (PROJECT / "adapters/probemb_adapters/experiments/paper" / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def own_share(runs: Sequence[Training], share: str) -> Sequence[Training]:
@@ -151,7 +146,7 @@ def metrics_of(run: Training, output: Path) -> dict[str, Any] | None:
 
 def partnet_tables(options: Options) -> list[Table]:
     """For each IoU threshold: part mAP of each category and level, and the averages over those that are there."""
-    asked, lines = pairs(options), paper("partnet_map.csv")
+    asked, lines = pairs(options), read_paper("partnet_map.csv")
     measured: dict[float, dict[tuple[str, int], float]] = defaultdict(dict)
     for run, pair in zip(trainings(options), asked, strict=True):
         metrics = metrics_of(run, options.output)
@@ -203,7 +198,7 @@ def scannet_tables(options: Options) -> list[Table]:
     heads = ["AP", "AP50", "AP25"]
     rows = [
         Row(f"{line['method']} (paper)", [float(line[f"val_{k}"]) if line[f"val_{k}"] else None for k in keys])
-        for line in paper("scannet_table6.csv")
+        for line in read_paper("scannet_table6.csv")
         for keys in [("map", "ap50", "ap25")]
     ]
     (run,) = trainings(options)

@@ -22,13 +22,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal
 
-import partnet_pointnet2 as partnet
 import torch
 import tyro
 from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
+from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiments.run import table_text, write_table
 from probemb_adapters.report import Row, Table
@@ -36,6 +36,7 @@ from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, refine_instances
 from probemb_lib.instances import keep_instances
 from probemb_lib.metrics import PartNetAP
+from probemb_shapes.demo_data import PROJECT, partnet_folder
 
 IOU = 0.5
 PAPER = "seed decides (paper)"
@@ -49,7 +50,7 @@ class Options:
     """Which models, on how many points."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...")] = (
-        partnet.PROJECT / "checkpoints/furniture.safetensors",
+        PROJECT / "checkpoints/furniture.safetensors",
     )
     """of examples/partnet_pointnet2.py, on the same data or on different ones"""
     points: int = 10_000
@@ -92,7 +93,7 @@ def measure(path: Path, options: Options, fabric: Fabric) -> tuple[str, dict[str
     """The name of the data; for each way the threshold with the best validation mAP, and the metric of each split."""
     model = partnet.Model.load(path)
     settings = model.options(points=options.points)
-    root = partnet.prepare_data(settings, fabric)
+    root = partnet_folder(settings.category, settings.generated_shapes, fabric)
     splits = {name: partnet.Split(root, settings, name, fabric) for name in SPLITS}
     outputs = {name: [model.predict(shape, fabric) for shape in split.shapes] for name, split in splits.items()}
     first = 0 if model.background is None else 1

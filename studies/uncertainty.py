@@ -27,7 +27,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import partnet_pointnet2 as partnet
 import tyro
 from lightning_fabric import Fabric
 from scipy.spatial import KDTree
@@ -35,12 +34,14 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
+from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.run import table_text, write_table
 from probemb_adapters.files import replaced_file
 from probemb_adapters.report import Row, Table
 from probemb_adapters.report.pictures import match_instances
 from probemb_adapters.training import start_fabric
 from probemb_lib import greedy_cluster, log_bhattacharyya_paired
+from probemb_shapes.demo_data import PROJECT, partnet_folder
 
 BINS = 10
 WITH_SIGMA = ("probabilistic", "isotropic")  # homoscedastic variants have one a cloud, deterministic ones none
@@ -51,7 +52,7 @@ class Options:
     """Which models, on how many points."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...")] = (
-        partnet.PROJECT / "checkpoints/furniture.safetensors",
+        PROJECT / "checkpoints/furniture.safetensors",
     )
     """of examples/partnet_pointnet2.py, of variants with one sigma a point: probabilistic or isotropic"""
     points: int = 10_000
@@ -77,7 +78,7 @@ class Points:
 def measure(model: partnet.Model, options: Options, fabric: Fabric) -> list[Points]:
     """The test shapes of the model's own category."""
     settings = model.options(points=options.points)
-    test = partnet.read_split(partnet.prepare_data(settings, fabric), settings, "test")
+    test = partnet.read_split(partnet_folder(settings.category, settings.generated_shapes, fabric), settings, "test")
     measured = []
     for i in tqdm(range(len(test)), desc=model.about["category"], unit="shape"):  # type: ignore[arg-type]
         data = test[i]

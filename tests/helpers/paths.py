@@ -5,4 +5,4 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEST_DATA = PROJECT / "tests" / "data"
-PACKAGES = os.pathsep.join(str(PROJECT / name) for name in (".", "adapters", "shapes", "examples"))  # PYTHONPATH
+PACKAGES = os.pathsep.join(str(PROJECT / name) for name in (".", "adapters", "shapes"))  # PYTHONPATH

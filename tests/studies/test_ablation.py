@@ -9,13 +9,12 @@ from typing import get_args
 
 import ablation
 import example_runs
-import partnet_pointnet2 as partnet
 import pytest
 import torch
 from paths import PROJECT
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
-from probemb_adapters.experiments import variants
+from probemb_adapters.experiments import partnet, variants
 from probemb_adapters.training import start_fabric
 from probemb_lib import DeterministicHead, HeadOutput, ProbabilisticEmbeddingLoss, log_bhattacharyya
 
@@ -205,7 +204,7 @@ def test_rows_are_options_of_the_example_and_train(row: str) -> None:
     options = partnet.resolve(partnet.Options(category="Chair", level=3, **settings))
     network = partnet.Network(4, {**partnet.about_model(options), "width": 0.25})
     loss = ProbabilisticEmbeddingLoss(variants.SCORE_LOSSES[options.score_loss]())
-    data = partnet.Batch.from_data_list([partnet.Data(pos=torch.rand(64, 3)) for _ in range(2)])
+    data = Batch.from_data_list([Data(pos=torch.rand(64, 3)) for _ in range(2)])
     instance = torch.arange(128) % 3
     value = loss(network(data), instance, 1 + instance % 3, data.batch)["loss"]
     value.backward()

@@ -1,0 +1,144 @@
+"""Average precision on the test split: the threshold picked on validation, the test split taken once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from probemb_adapters.experiments.baselines import BASELINES, Clusters, fit_baseline
+from probemb_adapters.experiments.partnet.data import Split
+from probemb_adapters.experiments.partnet.model import Model, threshold_grid
+from probemb_adapters.experiments.partnet.options import Options
+from probemb_adapters.experiments.run import (
+    merged,
+)
+from probemb_adapters.partnet import (
+    EvaluationTargets,
+)
+from probemb_adapters.partnet.predictions import shape_predictions, write_ground_truth, write_predictions
+from probemb_adapters.report.pictures import ShapeResult
+from probemb_adapters.training import gather_in_order
+from probemb_lib import (
+    GaussianEmbedding,
+    Instances,
+    ThresholdFit,
+    fit_threshold,
+    greedy_cluster,
+)
+from probemb_lib.metrics import PartNetAP
+
+
+@dataclass
+class Evaluation:
+    """What one method finds on the test split."""
+
+    name: str
+    metric: PartNetAP
+    parameters: dict[str, Any]
+    validation: dict[str, float]  # mAP at IoU 0.5 on validation, for each value that was tried
+    fit: ThresholdFit | None = None
+    shapes: Sequence[ShapeResult] = ()
+
+    def values(self) -> dict[str, Tensor]:
+        """Part mAP and shape mAP at each IoU threshold, in per cent."""
+        result = self.metric.compute()
+        return {"part mAP": 100 * result["part_map"], "shape mAP": 100 * result["shape_map"]}
+
+
+def score(
+    found: Sequence[Instances | Clusters],
+    targets: Sequence[EvaluationTargets],
+    classes: int,
+    first: int,
+    fabric: Fabric,
+) -> PartNetAP:
+    """The metric over the shapes of all processes, in the order of the split; ``first``: number of the first class."""
+    metric = PartNetAP(classes)
+    for instances, target in zip(found, targets, strict=True):
+        metric.update_labels(instances.label, instances.semantic - first, instances.score, *target)
+    return merged(metric, fabric)
+
+
+def write_official_files(
+    root: Path, test: Split, found: Sequence[Instances], first: int, options: Options, fabric: Fabric
+) -> None:
+    """`ins_seg_h5_gt` and `predictions` in the output folder, as PartNet's own evaluator reads them."""
+    some = [Data(point=shape.point, shape_id=shape.shape_id) for shape in test.shapes]
+    pairs = chain(*gather_in_order(fabric, list(zip(some, found, strict=True))))
+    if fabric.is_global_zero:
+        write_ground_truth(root, options.category, options.level, output=options.output)
+        truth = options.output / "ins_seg_h5_gt" / f"{options.category}-{options.level}"
+        shapes = (shape_predictions(data, f.masks(), f.semantic - first, f.score) for data, f in pairs)
+        write_predictions(options.output / "predictions", truth, shapes)
+
+
+def evaluate_model(
+    name: str, model: Model, root: Path, val: Split, test: Split, options: Options, fabric: Fabric
+) -> Evaluation:
+    """Fit τ on validation, by mAP at IoU 0.5; then take the test split once."""
+    first = 0 if model.background is None else 1  # the metric counts part classes from 0
+
+    def outputs(split: Split, what: str) -> list[tuple[GaussianEmbedding, Tensor]]:
+        bar = tqdm(split.shapes, desc=f"{name}, {what}", unit="shape", disable=not fabric.is_global_zero)
+        return [model.predict(shape, fabric) for shape in bar]
+
+    def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
+        return float(score(found, targets, len(model.classes), first, fabric).part_map()[1])
+
+    grid = threshold_grid(model) if options.threshold is None else (options.threshold,)
+    fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **model.clustering)
+    tested = outputs(test, "test")
+    found = [greedy_cluster(*output, threshold=fit.threshold, **model.clustering) for output in tested]
+    metric = score(found, test.targets, len(model.classes), first, fabric)
+    model.about["threshold"] = fit.threshold
+    if options.official_files:
+        write_official_files(root, test, found, first, options, fabric)
+
+    shapes = [
+        ShapeResult(
+            name=shape.anno_id,
+            pos=shape.pos,
+            truth=shape.instance,
+            found=instances,
+            log_std=embedding.log_std,
+            mean=embedding.mean,
+            truth_classes=target.gt_classes + first,
+        )
+        for shape, target, instances, (embedding, _) in zip(test.shapes, test.targets, found, tested, strict=True)
+    ]
+    shown = -(-options.report_shapes // fabric.world_size)
+    shapes = shapes[:: max(1, -(-len(shapes) // shown))]  # from all over the test set
+    return Evaluation(
+        name,
+        metric,
+        {"threshold": fit.threshold},
+        dict(zip(map(str, fit.grid), fit.metrics, strict=True)),
+        fit,
+        list(chain(*gather_in_order(fabric, shapes))),
+    )
+
+
+def evaluate_baselines(val: Split, test: Split, fabric: Fabric) -> list[Evaluation]:
+    """What one has without a network: clusters of the positions, parameters picked on validation as τ is."""
+
+    def mean_ap(found: Sequence[Clusters], targets: Sequence[EvaluationTargets]) -> float:
+        return float(score(found, targets, 1, 0, fabric).part_map()[1])
+
+    evaluations = []
+    for name, grid in BASELINES.items():
+        bar = partial(tqdm, desc=f"{name}, validation", unit="setting", disable=not fabric.is_global_zero)
+        fit = fit_baseline(grid, [shape.pos for shape in val.shapes], val.targets, mean_ap, progress=bar)
+        found = [fit.clusterer(shape.pos) for shape in test.shapes]
+        validation = dict(zip(map(str, fit.grid), fit.metrics, strict=True))
+        metric = score(found, test.targets, 1, 0, fabric)
+        evaluations.append(Evaluation(f"{name} on positions", metric, asdict(fit.clusterer), validation))
+    return evaluations

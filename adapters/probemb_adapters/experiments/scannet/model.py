@@ -1,0 +1,95 @@
+"""MinkowskiNet with the head of a method, in one file with its classes and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from probemb_adapters.experiments.run import (
+    load_model,
+    save_model,
+)
+from probemb_adapters.networks.minkowski import MinkowskiBackbone
+from probemb_adapters.networks.minkunet import MinkUNet14A, MinkUNet18A, MinkUNet34C
+from probemb_lib import (
+    GaussianEmbedding,
+    HeadOutput,
+    Instances,
+    LearnableMarginHead,
+    ProbabilisticHead,
+    greedy_cluster,
+    margin_cluster,
+)
+from probemb_lib.margin.head import MarginOutput
+
+BACKBONES = {"14A": MinkUNet14A, "18A": MinkUNet18A, "34C": MinkUNet34C}
+MIN_POINTS = 100  # ScanNet leaves smaller instances out
+MIN_SCORE = 0.05  # of a seed; walls and floors are background, so the search may end
+Output = HeadOutput | MarginOutput
+
+
+class Network(nn.Module):
+    """MinkowskiNet's features of each point into the head of a method."""
+
+    def __init__(self, num_classes: int, about: Mapping[str, Any]) -> None:
+        super().__init__()
+        unet = BACKBONES[about["backbone"]](in_channels=3)
+        self.backbone = MinkowskiBackbone(unet, about["voxel_size"])
+        head = ProbabilisticHead if about["method"] == "probabilistic" else LearnableMarginHead
+        self.head = head(unet.out_channels, num_classes, offset_scale=about["offset_scale"])
+
+    def forward(self, data: Data) -> Output:
+        return self.head(self.backbone(data.x, data.pos, data.batch), data.pos, data.batch)
+
+
+@dataclass
+class Model:
+    """A trained network and what is needed to use it."""
+
+    network: Network
+    classes: tuple[str, ...]
+    about: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        return str(self.about["method"])
+
+    def save(self, path: Path) -> Path:
+        return save_model(path, self.network, self.classes, self.about)
+
+    @classmethod
+    def load(cls, path: Path) -> Model:
+        return cls(*load_model(path, lambda classes, about: Network(classes + 1, about)))
+
+    @torch.no_grad()
+    def predict(self, data: Data, fabric: Fabric) -> tuple[GaussianEmbedding, Tensor]:
+        """Embeddings (N, 3) and probabilities (N, 19) of the points of a scene."""
+        output = self.network.to(fabric.device).eval()(data.to(fabric.device))
+        return output.embedding, output.probabilities
+
+    def cluster(self, output: tuple[GaussianEmbedding, Tensor], setting: float) -> Instances:
+        """The instances of a scene; ``setting`` is the parameter that is picked on held-out scenes."""
+        if self.method == "probabilistic":
+            return greedy_cluster(*output, threshold=setting, min_score=MIN_SCORE, min_points=MIN_POINTS)
+        return margin_cluster(*output, min_score=setting, min_points=MIN_POINTS)
+
+
+GRIDS = {
+    "probabilistic": (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "learnable-margin": (0.5, 0.6, 0.7, 0.8, 0.9),
+}
+
+
+def method_names(paths: Sequence[Path]) -> dict[str, Model]:
+    """Models by their method, and by their file where two have the same."""
+    models = [Model.load(path) for path in paths]
+    methods = [model.method for model in models]
+    names = [m if methods.count(m) == 1 else f"{m}-{i + 1}" for i, m in enumerate(methods)]
+    return dict(zip(names, models, strict=True))

@@ -1,0 +1,98 @@
+"""The options of the ScanNet experiment, and what the data decides of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from probemb_adapters.experiments.run import (
+    RunOptions,
+    with_defaults,
+)
+
+Method = Literal["probabilistic", "learnable-margin"]
+
+
+@dataclass
+class Options(RunOptions):
+    """Settings; what is left out is chosen for the data: a full training for ScanNet, a few minutes' for the rooms."""
+
+    # --- data
+    root: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """folder with ScanNet's scans, scannetv2_{train,val,test}.txt and scannetv2-labels.combined.tsv; without it open
+    rooms are written and read"""
+    rooms: int = 50
+    """open rooms to write, each fifth one for validation"""
+    split: Literal["val", "test"] = "val"
+    """scenes to evaluate; of test only the submission is written, as nobody else has its annotation"""
+    held_out: float = 0.1
+    """share of the training scenes on which nothing is trained, but each clustering's parameter picked; other scans of
+    the same room are held out with it"""
+    max_scenes: int | None = None
+    """use only so many scenes of each split, for a quick look"""
+    # --- network
+    methods: tuple[Method, ...] = ("probabilistic", "learnable-margin")
+    """what to train, one after the other, on the same backbone"""
+    backbone: Literal["14A", "18A", "34C"] | None = None
+    """MinkUNet: 34C for ScanNet (the usual choice; the paper says MinkowskiNet), 14A for the rooms"""
+    voxel_size: float | None = None
+    """metres: 0.02 for ScanNet, 0.05 for the rooms"""
+    offset_scale: float = 2.0
+    """metres, farthest offset from a point to its centre"""
+    start_from: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
+    """weights to start the backbone from: of this script, or a public semantic MinkUNet; what fits is taken"""
+    # --- training
+    epochs: int | None = None
+    """passes over the training scenes (ScanNet: 300, about 41,000 steps; the paper gives none)"""
+    batch_size: int | None = None
+    """scenes a step, over all processes (ScanNet: 8; rooms: 4)"""
+    learning_rate: float | None = None
+    """of Adam, highest (ScanNet: 0.001; rooms: 0.003)"""
+    max_norm: float | None = 5.0
+    """gradients of a larger norm are scaled down to it"""
+    train_points: int | None = None
+    """crop scenes to as many voxels around a random point in training, of which each gives one point to the losses
+    (ScanNet: 100,000; rooms: 3,000)"""
+    crop: Literal["point", "instance"] = "instance"
+    """around which random point: of all, or of a random instance, so that small crops show more than walls"""
+    # --- what to do
+    output: Path = Path("runs/scannet_minkowski")
+    """folder for checkpoints, metrics, submissions, pictures and the report"""
+    submission: bool = True
+    """write the files of ScanNet's benchmark for the evaluated scenes; a vertex takes two bytes an instance"""
+    tile_size: float = 8.0
+    """metres: of the files to predict, what is longer or wider is predicted in tiles"""
+    tile_overlap: float = 2.0
+    """metres that tiles see beyond their border"""
+    up: Literal["y", "z"] = "z"
+    """axis of the files to predict that points up; they must be in metres"""
+
+
+def resolve(options: Options) -> Options:
+    """Fill in what the data decides."""
+    real = options.root is not None
+    defaults = {
+        "backbone": "34C" if real else "14A",
+        "voxel_size": 0.02 if real else 0.05,
+        "epochs": 300 if real else 30,
+        "batch_size": 8 if real else 4,
+        "learning_rate": 1e-3 if real else 3e-3,
+        "train_points": 100_000 if real else 3_000,
+        "schedule": "one-cycle",
+        "workers": 4 if real else 0,
+    }
+    options = with_defaults(options, defaults)
+    if not 0 < options.held_out < 1:
+        raise SystemExit(f"--held-out: expected a share between 0 and 1, got {options.held_out}")
+    if not options.methods or len(set(options.methods)) < len(options.methods):
+        raise SystemExit(f"--methods: expected different ones, at least one, got {options.methods}")
+    if options.split == "test" and not options.evaluate:
+        raise SystemExit("--split test needs trained models: --evaluate CHECKPOINT --split test")
+    if options.split == "test" and not options.submission:
+        raise SystemExit("--split test --no-submission leaves nothing to do: the test scans have no annotation")
+    if options.predict and len(options.evaluate) != 1:
+        raise SystemExit("--predict needs one model: --evaluate CHECKPOINT --predict FILES")
+    return options

@@ -1,0 +1,102 @@
+"""The user's own scans, segmented by a trained model, large ones in tiles."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from probemb_adapters.clouds import Cloud, write_instances
+from probemb_adapters.experiments.run import (
+    clouds_to_predict,
+)
+from probemb_adapters.experiments.scannet.evaluation import scene_result
+from probemb_adapters.experiments.scannet.model import MIN_POINTS, MIN_SCORE, Model
+from probemb_adapters.experiments.scannet.options import Options
+from probemb_adapters.report import Section, write_report
+from probemb_adapters.report.pictures import instance_colors, z_up
+from probemb_adapters.scannet import INSTANCE_CLASSES
+from probemb_lib import (
+    GaussianEmbedding,
+    Instances,
+    cluster_tiles,
+)
+
+
+def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) -> tuple[Instances, GaussianEmbedding]:
+    """At once, or in tiles where the scene is larger than one; on the CPU."""
+    extent = (data.pos.amax(0) - data.pos.amin(0))[:2].max()
+    if extent <= options.tile_size + 2 * options.tile_overlap or model.method != "probabilistic":
+        embedding, probabilities = model.predict(data, fabric)
+        return model.cluster((embedding, probabilities), model.about["setting"]), embedding
+    seen = GaussianEmbedding(torch.zeros_like(data.pos), torch.zeros_like(data.pos))
+
+    def predict(rows: Tensor) -> tuple[GaussianEmbedding, Tensor]:
+        embedding, probabilities = model.predict(Data(pos=data.pos[rows], x=data.x[rows]), fabric)
+        for whole, part in zip(seen, embedding, strict=True):
+            whole[rows] = part.to(whole)
+        return embedding, probabilities
+
+    bar = tqdm(desc="tiles", unit="tile", leave=False)
+
+    def progress(done: int, tiles: int) -> None:
+        bar.total = tiles
+        bar.update(done - bar.n)
+
+    found = cluster_tiles(
+        data.pos,
+        predict,
+        tile_size=options.tile_size,
+        overlap=options.tile_overlap,
+        threshold=model.about["setting"],
+        min_score=MIN_SCORE,
+        min_points=MIN_POINTS,
+        progress=progress,
+    )
+    bar.close()
+    return found, seen
+
+
+def run_prediction(options: Options, fabric: Fabric) -> str:
+    """Segment the user's own scans; results lie in the output folder under the names of the files.
+
+    Returns what to print: where they are.
+    """
+    model = Model.load(options.evaluate[0])
+    clouds = clouds_to_predict(options)
+    shown = []
+    for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
+        data = cloud_data(cloud, options)
+        found, embedding = predict_cloud(model, data, options, fabric)
+        colors = (255 * instance_colors(len(found))).astype("uint8")
+        write_instances(options.output / cloud.name, cloud, found, in_file_frame(embedding, options.up), colors)
+        shown.append(scene_result(data, found, embedding))
+        classes = [INSTANCE_CLASSES[int(c) - 1] for c in found.semantic]
+        counts = ", ".join(f"{classes.count(name)} {name}" for name in dict.fromkeys(classes))
+        tqdm.write(f"{cloud.name}: {len(found)} objects: {counts or 'none'}")
+    part = Section(
+        "Predicted scans", shapes=shown, classes=("background", *INSTANCE_CLASSES), noun="object", item="scan", unit="m"
+    )
+    page = write_report(options.output / "report.html", "Objects found in your scans", [part])
+    return f"\nresults  {options.output}/*.npz and *.ply\nreport   {page}"
+
+
+def cloud_data(cloud: Cloud, options: Options) -> Data:
+    """A scan as the network takes it; without colours it is grey."""
+    pos = torch.from_numpy(z_up(cloud.pos, options.up).copy())
+    x = torch.zeros_like(pos) if cloud.rgb is None else torch.from_numpy(cloud.rgb) / 127.5 - 1
+    data = Data(pos=pos, x=x, scene_id=cloud.name)
+    data.rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
+    return data
+
+
+def in_file_frame(embedding: GaussianEmbedding, up: str) -> GaussianEmbedding:
+    """Embeddings for positions that `z_up` has turned, in the frame of the file."""
+    if up == "z":
+        return embedding
+    axes = [0, 2, 1]
+    return GaussianEmbedding(
+        embedding.mean[:, axes] * embedding.mean.new_tensor([1, 1, -1]), embedding.log_std[:, axes]
+    )
