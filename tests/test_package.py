@@ -228,6 +228,16 @@ def test_direction_of_imports() -> None:
             assert "probemb_lib.functional" not in others, f"{name} imports the functions of the losses"
 
 
+def test_examples_import_no_example() -> None:
+    """Nor does anything else: what is shared is in the packages."""
+    scripts = {file.stem for folder in ("examples", "studies") for file in (PROJECT / folder).glob("*.py")}
+    assert {"partnet_pointnet2", "demo", "ablation"} <= scripts
+    folders = ("examples", "studies", "probemb_lib", "adapters", "shapes")
+    for file in (file for folder in folders for file in (PROJECT / folder).rglob("*.py")):
+        for name in imported_modules(file):
+            assert name.partition(".")[0] not in scripts, f"{file}: imports the script {name}"
+
+
 IMPORT = """
 import json, sys
 import torch, numpy, scipy
@@ -425,3 +435,35 @@ def test_wheel_works_without_extras(installed: Path) -> None:
     clusters, message = result.stdout.strip().split("\n")
     assert re.fullmatch(r"[1-9]\d* \(64,\)", clusters)
     assert 'pip install "probemb-lib[partnet]"' in message
+
+
+SEGMENT = """
+import sys
+sys.path.insert(0, {site!r})
+import torch
+from torch_geometric.data import Data
+from probemb_adapters.experiments.partnet import Model
+import probemb_adapters
+if not probemb_adapters.__file__.startswith({site!r}):
+    raise SystemExit("not the wheel: " + probemb_adapters.__file__)
+
+positions = torch.nn.functional.normalize(torch.randn(512, 3, generator=torch.Generator().manual_seed(0)))
+model = Model.load({checkpoint!r})
+embedding, probabilities = model.predict(Data(pos=positions))
+found = model.cluster(embedding, probabilities)
+print(len(found), tuple(found.label.shape), tuple(embedding.mean.shape), model.classes)
+"""
+
+
+def test_wheel_loads_a_checkpoint_and_segments_a_cloud(installed: Path) -> None:
+    """The code of the wheel, the extras of this environment, no clone."""
+    checkpoint = str(PROJECT / "checkpoints" / "furniture.safetensors")
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", SEGMENT.format(site=str(installed), checkpoint=checkpoint)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=installed,
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert re.fullmatch(r"[1-9]\d* \(512,\) \(512, 3\) \('part',\)", result.stdout.strip())

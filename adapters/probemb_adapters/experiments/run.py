@@ -107,6 +107,16 @@ def with_defaults(options: AnyOptions, defaults: Mapping[str, Any]) -> AnyOption
     return replace(options, **{name: value for name, value in defaults.items() if getattr(options, name) is None})
 
 
+Value = TypeVar("Value")
+
+
+def chosen(value: Value | None) -> Value:
+    """A setting that :func:`with_defaults` has filled in; for code that runs after it."""
+    if value is None:
+        raise ValueError("expected options whose defaults were chosen, got None: call resolve first")
+    return value
+
+
 def clouds_to_predict(options: RunOptions) -> list[Cloud]:
     """The clouds of the files of ``--predict``; results are named after them, so equal names end the program."""
     clouds = [cloud for path in options.predict for cloud in read_clouds(path)]

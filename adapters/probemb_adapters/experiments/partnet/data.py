@@ -10,6 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from torch_geometric.data import Data
 
 from probemb_adapters.experiments.partnet.options import Options
+from probemb_adapters.experiments.run import chosen
 from probemb_adapters.partnet import (
     PartNetInstances,
     evaluation_targets,
@@ -31,9 +32,9 @@ def read_split(root: Path, options: Options, split: str, category: str | None = 
         category or options.category,
         level or options.level,
         split,
-        num_points=options.train_points if split == "train" else options.points,
+        num_points=chosen(options.train_points) if split == "train" else options.points,
         transform=augmentation if split == "train" else None,
-        class_agnostic=options.class_agnostic,
+        class_agnostic=chosen(options.class_agnostic),
     )
     return data if options.max_shapes is None else Subset(data, range(min(options.max_shapes, len(data))))
 
@@ -45,8 +46,10 @@ def training_data(
     own = read_split(root, options, "train")
     if not generated:
         return own, None
-    added = ConcatDataset([read_split(folder, options, "train", name, level=3) for name, folder in generated.items()])
-    weights = [options.real_share / len(own)] * len(own) + [(1 - options.real_share) / len(added)] * len(added)
+    others = [read_split(folder, options, "train", name, level=3) for name, folder in generated.items()]
+    added: ConcatDataset[Data] = ConcatDataset(others)
+    count = len(own)  # type: ignore[arg-type]
+    weights = [options.real_share / count] * count + [(1 - options.real_share) / len(added)] * len(added)
     return ConcatDataset([own, added]), weights
 
 
@@ -59,5 +62,5 @@ class Split:
 
     def __init__(self, root: Path, options: Options, split: str, fabric: Fabric) -> None:
         data = read_split(root, options, split)
-        self.shapes = [data[i] for i in share_of(fabric, len(data))]
+        self.shapes = [data[i] for i in share_of(fabric, len(data))]  # type: ignore[arg-type]
         self.targets = [evaluation_targets(shape) for shape in self.shapes]

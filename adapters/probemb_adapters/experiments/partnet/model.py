@@ -41,7 +41,8 @@ class Network(nn.Module):
         clouds = data.num_graphs if data.batch is not None else 1
         positions = data.pos.view(clouds, -1, 3)  # shapes of a batch have equally many points
         features = self.backbone(positions, local_covariance(positions) if self.local_geometry else None)
-        return self.head(features.flatten(0, 1), data.pos, data.batch)
+        output: HeadOutput = self.head(features.flatten(0, 1), data.pos, data.batch)
+        return output
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from probemb_adapters.experiments.paper import read_paper
 from probemb_adapters.experiments.partnet.evaluation import Evaluation
@@ -82,7 +83,7 @@ def write_numbers(
     history: Sequence[Mapping[str, float]] = (),
 ) -> None:
     """metrics.json with everything, metrics.csv with a line a number."""
-    lines = [("method", "source", "metric", "iou_threshold", "percent")]
+    lines: list[Sequence[Any]] = [("method", "source", "metric", "iou_threshold", "percent")]
     methods = {}
     for e in evaluations:
         result, ious = e.metric.compute(), e.metric.iou_thresholds
@@ -97,8 +98,8 @@ def write_numbers(
         }
         for name, numbers in {**values, **{f"AP {c}": v for c, v in by_class.items()}}.items():
             lines += [(e.name, "measured", name, iou, round(v, 3)) for iou, v in zip(ious, numbers, strict=True)]
-    for method, values in paper_rows(options).items():
-        lines += [(method, "paper", "part mAP", iou, v) for iou, v in values.items()]
+    for method, quoted in paper_rows(options).items():
+        lines += [(method, "paper", "part mAP", iou, v) for iou, v in quoted.items()]
     metrics = {
         "methods": methods,
         "iou_thresholds": evaluations[0].metric.iou_thresholds,

@@ -48,7 +48,8 @@ def train_model(
     )
 
     def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
+        terms: Mapping[str, Tensor] = loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
+        return terms
 
     fabric.print(f"\n{options.category}, level {options.level}: {len(classes)} classes, {options.train_points} points")
     history = train_network(

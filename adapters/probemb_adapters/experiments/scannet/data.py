@@ -49,6 +49,6 @@ def evaluation_scenes(root: Path, options: Options) -> Dataset[Data]:
 
 def shares(data: Dataset[Data], fabric: Fabric, what: str) -> Iterator[Data]:
     """The scenes of this process, with a progress bar."""
-    rows = share_of(fabric, len(data))
+    rows = share_of(fabric, len(data))  # type: ignore[arg-type]
     for row in tqdm(rows, desc=what, unit="scene", disable=not fabric.is_global_zero):
         yield data[row]

@@ -75,7 +75,7 @@ def evaluate_model(
 ) -> tuple[ScanNetAP, list[ShapeResult]]:
     """AP of the scenes, and those to show; the submission is written on the way, a scene in memory at a time."""
     metric, shown = ScanNetAP(), []
-    every = max(1, -(-len(data) // options.report_shapes))  # from all over the split
+    every = max(1, -(-len(data) // options.report_shapes))  # type: ignore[arg-type]  # from all over the split
 
     def scenes() -> Iterator[Any]:
         for i, scene in enumerate(shares(data, fabric, f"{name}, {options.split}")):

@@ -46,7 +46,8 @@ class Network(nn.Module):
         self.head = head(unet.out_channels, num_classes, offset_scale=about["offset_scale"])
 
     def forward(self, data: Data) -> Output:
-        return self.head(self.backbone(data.x, data.pos, data.batch), data.pos, data.batch)
+        output: Output = self.head(self.backbone(data.x, data.pos, data.batch), data.pos, data.batch)
+        return output
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Batch, Data
 
 from probemb_adapters.experiments.run import (
+    chosen,
     settings_of,
     train_network,
 )
@@ -33,9 +34,10 @@ def train_method(method: Method, data: Dataset[Data], options: Options, fabric: 
     loss_function = ProbabilisticEmbeddingLoss() if method == "probabilistic" else LearnableMarginLoss()
 
     def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
+        terms: Mapping[str, Tensor] = loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
+        return terms
 
-    fabric.print(f"\n{method}: MinkUNet{options.backbone}, voxels of {100 * options.voxel_size:g} cm")
+    fabric.print(f"\n{method}: MinkUNet{options.backbone}, voxels of {100 * chosen(options.voxel_size):g} cm")
     folder = options.output / method
     history = train_network(network, data, losses, options, fabric, settings=about, folder=folder)
     return Model(network.eval(), INSTANCE_CLASSES, about), history
