@@ -24,11 +24,11 @@ from probemb_adapters.partnet import (
     PartNetInstances,
     RandomTranslate,
     _h5,
+    augment,
     evaluation_targets,
     paper_augmentation,
     read_classes,
 )
-from probemb_adapters.partnet import instances as partnet
 from probemb_lib.metrics import PartNetAP
 
 CLASSES = {
@@ -434,7 +434,7 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"test-00\.h5, shape 0: no label is a leaf id .*anno_id 1005"):
             dataset(broken_root)[0]
 
-    @pytest.mark.parametrize(("module", "missing"), [(_h5, "h5py"), (partnet, "torch_geometric.data")])
+    @pytest.mark.parametrize(("module", "missing"), [(_h5, "h5py"), (augment, "torch_geometric.data")])
     def test_extra_missing(self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, missing: str) -> None:
         monkeypatch.setitem(sys.modules, missing, None)
         spec = importlib.util.spec_from_file_location("without_extra", module.__file__)
