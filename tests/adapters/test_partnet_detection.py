@@ -64,7 +64,7 @@ def assert_same(a: Data, b: Data) -> None:
         assert equal, key
 
 
-# --- reading ---
+# --- reading
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_pickled_and_in_workers(whole: Path) -> None:
     assert batch.shape_id == list(data.shape_ids)
 
 
-# --- writing ---
+# --- writing
 
 
 def test_first_points_are_written(root: Path, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_raw_layout_too_short(root: Path, tmp_path: Path) -> None:
         write_detection(root, "Chair", LEVEL, "test", output=tmp_path / "out")
 
 
-# --- broken files ---
+# --- broken files
 
 
 def test_missing_folders(root: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def assert_equal(a: PartNetAP, b: PartNetAP) -> None:
         np.testing.assert_array_equal(value, expected[key], err_msg=key, strict=True)
 
 
-# --- whole files ---
+# --- whole files
 
 
 def test_evaluation_of_files_is_that_of_items(whole: Path) -> None:
@@ -262,7 +262,7 @@ def test_one_shape_in_memory(root: Path) -> None:
     assert peak < 10 * shape < count * shape / 2
 
 
-# --- nothing half-written ---
+# --- nothing half-written
 
 
 def test_an_error_leaves_nothing(root: Path) -> None:
@@ -287,7 +287,7 @@ def test_nothing_is_overwritten(root: Path) -> None:
     assert files_of(root) == before
 
 
-# --- wrong predictions ---
+# --- wrong predictions
 
 
 @pytest.mark.parametrize(("num_points", "choice"), [(20, 20), (1, 1)])
@@ -374,7 +374,7 @@ def test_more_than_255_classes(root: Path) -> None:
         write_ground_truth(root, "Chair", 3, num_points=POINTS)
 
 
-# --- broken files ---
+# --- broken files
 
 
 def test_missing(root: Path, tmp_path: Path) -> None:

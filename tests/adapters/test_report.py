@@ -291,7 +291,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         precision_recall_charts({"one": make_metric()}, ["leg"])
 
 
-# --- in a browser ---
+# --- in a browser
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ def test_repr() -> None:
     assert repr(RandomColorShift(0.1, p=1)) == "RandomColorShift(limit=0.1, p=1)"
 
 
-# --- positions ---
+# --- positions
 
 
 def test_center() -> None:
@@ -252,7 +252,7 @@ def test_positions_in_another_unit() -> None:
         ElasticDistortion(p=1)(data)
 
 
-# --- colours ---
+# --- colours
 
 
 def test_contrast() -> None:
@@ -315,7 +315,7 @@ def test_probability(make: Callable[[float], BaseTransform], key: str) -> None:
         assert low <= changed <= high
 
 
-# --- crops ---
+# --- crops
 
 
 def test_sphere_crop() -> None:
@@ -381,7 +381,7 @@ def test_box_crop() -> None:
     assert 1 < min(sizes) < max(sizes) < POINTS / 2
 
 
-# --- settings ---
+# --- settings
 
 
 @pytest.mark.parametrize(

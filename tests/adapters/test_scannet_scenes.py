@@ -65,7 +65,7 @@ def paths(root: Path) -> ScenePaths:
     return scene_paths(root, SCENE)
 
 
-# --- constants ---
+# --- constants
 
 
 def test_classes() -> None:
@@ -90,7 +90,7 @@ def test_class_index() -> None:
         assert value == (SEMANTIC_IDS.index(i) if i in SEMANTIC_IDS else -100)
 
 
-# --- items ---
+# --- items
 
 
 @pytest.mark.parametrize(("split", "index", "seed"), [("train", 0, 0), ("train", 1, 1), ("val", -1, 2)])
@@ -178,7 +178,7 @@ def test_no_such_item(whole: Path) -> None:
             data[index]
 
 
-# --- ground truth for evaluation ---
+# --- ground truth for evaluation
 
 
 def test_evaluation_target(whole: Path) -> None:
@@ -212,7 +212,7 @@ def test_too_many_instances() -> None:
         evaluation_target(item)
 
 
-# --- files as they are published ---
+# --- files as they are published
 
 
 def write_published(root: Path, *, text: bool = False, byte_order: str = "<") -> None:
@@ -266,7 +266,7 @@ def test_scene_without_an_instance(tmp_path: Path) -> None:
     assert evaluation_target(item).tolist() == [0, 0, 0]
 
 
-# --- written files ---
+# --- written files
 
 
 def test_written_mesh(whole: Path) -> None:
@@ -378,7 +378,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert list((tmp_path / "scans").iterdir()) == []
 
 
-# --- missing and broken files ---
+# --- missing and broken files
 
 
 def test_missing_split(root: Path) -> None:

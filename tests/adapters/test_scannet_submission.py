@@ -58,7 +58,7 @@ def assert_equal(found: ScenePredictions, expected: ScenePredictions) -> None:
     assert found.scene_id == expected.scene_id
 
 
-# --- whole files ---
+# --- whole files
 
 
 def test_files(folder: Path) -> None:
@@ -163,7 +163,7 @@ def test_one_scene_in_memory(tmp_path: Path) -> None:
     assert peak < 6 * scene < scenes * scene / 3
 
 
-# --- from items, and evaluation ---
+# --- from items, and evaluation
 
 
 def found_in(data: Data) -> ScenePredictions:
@@ -237,7 +237,7 @@ def test_wrong_results_of_an_item(masks: np.ndarray, semantic: list[Any], error:
         scene_predictions(item(), masks, np.array(semantic), np.ones(len(masks)))
 
 
-# --- nothing half-written ---
+# --- nothing half-written
 
 
 GOOD = {"masks": np.ones((2, 8), bool), "labels": np.array([3, 39]), "scores": np.array([0.5, -3.0]), "scene_id": A}
@@ -313,7 +313,7 @@ def test_nothing_is_overwritten(folder: Path) -> None:
     assert files_of(folder) == before
 
 
-# --- wrong files ---
+# --- wrong files
 
 
 def read(folder: Path) -> list[ScenePredictions]:

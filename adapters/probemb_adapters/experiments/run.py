@@ -23,8 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from probemb_adapters.clouds import Cloud, read_clouds
 from probemb_adapters.files import replaced_file
-from probemb_adapters.report import Section, Table, write_report
+from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import contact_sheet
+from probemb_adapters.report.tables import table_text as table_text
+from probemb_adapters.report.tables import write_table as write_table
 from probemb_adapters.training import LAST, Losses, Training, gather_in_order, train
 from probemb_adapters.training.batches import SeededBatches, SeededItems
 from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
@@ -296,35 +298,6 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def table_text(shown: Table) -> str:
-    """A table for the terminal."""
-    width = max(len(row.name) for row in shown.rows) + 2
-    column = max(16, *(len(head) + 2 for head in shown.columns))
-    lines = [
-        f"{shown.title}. {shown.text}" if shown.text else shown.title,
-        " " * width + "".join(f"{head:>{column}}" for head in shown.columns),
-    ]
-    for row in shown.rows:
-        cells = [
-            f"{v:.{shown.decimals}f}" if isinstance(v, float) else "–" if v is None else str(v) for v in row.values
-        ]
-        lines.append(f"{row.name:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells))
-    if any(row.quoted for row in shown.rows):
-        lines.append(f"(paper): {shown.quoted}")
-    return "\n".join(lines)
-
-
-def write_table(shown: Table, path: Path) -> None:
-    """A table as CSV, numbers with two decimals more than the terminal shows."""
-    with replaced_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([shown.title, *shown.columns])
-        for row in shown.rows:
-            writer.writerow(
-                [row.name, *(round(v, shown.decimals + 2) if isinstance(v, float) else v for v in row.values)]
-            )
 
 
 def write_results(title: str, sections: Sequence[Section], options: RunOptions) -> str:

@@ -26,19 +26,9 @@ import numpy as np
 from torch_geometric.data import Data
 
 from probemb_adapters.partnet._h5 import Array, check_arrays, new_files, open_h5, write_rows
-from probemb_adapters.partnet.instances import (
-    POINTS,
-    PartNetDataset,
-    PartNetInstances,
-    PartNetShape,
-    check_enough,
-    check_finite,
-    check_num_points,
-    drop_empty,
-    read_classes,
-    read_records,
-    split_files,
-)
+from probemb_adapters.partnet.dataset import POINTS, PartNetDataset, PartNetShape, check_num_points, drop_empty
+from probemb_adapters.partnet.files import check_enough, check_finite, read_classes, read_records, split_files
+from probemb_adapters.partnet.instances import PartNetInstances
 
 LAYOUT = "ins_seg_h5_for_detection"
 

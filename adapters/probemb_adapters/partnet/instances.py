@@ -1,4 +1,4 @@
-"""PartNet's instance segmentation files (`ins_seg_h5`) for torch-geometric, and the paper's augmentation.
+"""PartNet's instance segmentation files (`ins_seg_h5`) for torch-geometric.
 
 The raw layout, as PartNet publishes it:
 
@@ -12,63 +12,24 @@ other point is "other". Source: Mo et al., "PartNet", CVPR 2019, and the data se
 
 from __future__ import annotations
 
-import json
-import zlib
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch_geometric.data import Data
 
 from probemb_adapters.partnet._h5 import check_arrays, open_h5
-
-try:
-    from torch_geometric.data import Data
-    from torch_geometric.transforms import BaseTransform, Compose, RandomFlip, RandomJitter, RandomRotate
-except ImportError as error:
-    raise ImportError(f'PartNet needs torch-geometric ({error}): pip install "probemb-lib[partnet]"') from error
-
-POINTS = 10_000
-"""PartNet's protocols use the first 10,000 points of a shape."""
-
-_Float = np.ndarray[Any, np.dtype[np.float32]]
-_Int = np.ndarray[Any, np.dtype[np.int64]]
-
-
-class EvaluationTargets(NamedTuple):
-    """One shape's ground truth, in the order in which `PartNetAP.update` takes it after the predictions.
-
-    Attributes:
-        gt_instance: (N,) int64, the row of `gt_classes` that owns the point, or −1.
-        gt_classes: (G,) int64, the **0-based** class of each instance.
-        other: (N,) bool, points outside every instance, which the metric removes from predictions.
-    """
-
-    gt_instance: Tensor
-    gt_classes: Tensor
-    other: Tensor
-
-
-class PartNetShape(NamedTuple):
-    """One shape in the order of its file.
-
-    Attributes:
-        pos: (P, 3) float32, the first P ≤ 10,000 points.
-        instance: (P,) int64, the row of `classes` that owns the point, or −1 on other points.
-        classes: (G,) int64, the **1-based** class of each instance; each has a point.
-        anno_id: PartNet's annotation id.
-        shape_id: {file}/{row}, such as test-00/12.
-    """
-
-    pos: _Float
-    instance: _Int
-    classes: _Int
-    anno_id: str
-    shape_id: str
+from probemb_adapters.partnet.dataset import (
+    POINTS,
+    Float32,
+    Int,
+    PartNetDataset,
+    PartNetShape,
+    check_num_points,
+    drop_empty,
+)
+from probemb_adapters.partnet.files import check_enough, check_finite, read_classes, read_records, split_files
 
 
 class _Shape(NamedTuple):
@@ -79,87 +40,6 @@ class _Shape(NamedTuple):
     anno_id: str
     parts: tuple[tuple[int, tuple[int, ...]], ...]  # (1-based class, leaf ids) of each instance of the level
     leaves: frozenset[int]  # leaf ids named anywhere in the record, on any level
-
-
-class PartNetDataset(Dataset[Data]):
-    """What the layouts of PartNet's files share: the order of the points, the item, its transform.
-
-    A layout derives from it and says how to read a shape; see :class:`PartNetInstances` for the item.
-
-    Args:
-        part_paths: the part paths of the level, in the order of their ids.
-        shape_ids: {file}/{row} of each shape.
-        num_points, transform, class_agnostic, random_points: as in :class:`PartNetInstances`.
-
-    Attributes:
-        classes: part paths; class c of ``semantic`` is ``classes[c - 1]``.
-        shape_ids: {file}/{row} of each item.
-    """
-
-    def __init__(
-        self,
-        part_paths: tuple[str, ...],
-        shape_ids: Sequence[str],
-        *,
-        num_points: int,
-        transform: Callable[[Data], Data] | None,
-        class_agnostic: bool,
-        random_points: bool,
-    ) -> None:
-        self.classes = ("part",) if class_agnostic else part_paths
-        self.shape_ids = tuple(shape_ids)
-        self.num_points = num_points
-        self.transform = transform
-        self.class_agnostic = class_agnostic
-        self.random_points = random_points
-
-    @property
-    def num_classes(self) -> int:
-        """Columns of the score: the part classes and column 0, the background ("other")."""
-        return len(self.classes) + 1
-
-    def __len__(self) -> int:
-        return len(self.shape_ids)
-
-    def __getitem__(self, index: int) -> Data:
-        shape = self.read(index)
-        order = self._order(shape)
-        instance, classes = drop_empty(shape.instance[order], shape.classes)
-        data = Data(
-            pos=torch.from_numpy(shape.pos[order]),
-            instance=torch.from_numpy(instance),
-            semantic=torch.from_numpy(np.append(classes, 0)[instance]),  # the last is for −1: other
-            other=torch.from_numpy(instance < 0),
-            point=torch.from_numpy(order),
-            anno_id=shape.anno_id,
-            shape_id=shape.shape_id,
-        )
-        return data if self.transform is None else self.transform(data)
-
-    def read(self, index: int) -> PartNetShape:
-        """A shape as it lies in the file: its first 10,000 points in their order, no transform.
-
-        Raises:
-            IndexError: no such shape.
-            ValueError, OSError: as the data set.
-        """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"shape {index} of a split of {len(self)}")
-        return self._read(index)
-
-    @abstractmethod
-    def _read(self, index: int) -> PartNetShape: ...
-
-    def _order(self, shape: PartNetShape) -> _Int:
-        """Rows of the file, in the order of the item."""
-        if self.random_points:
-            permutation = torch.randperm(len(shape.pos))
-        else:
-            # By annotation, not by position: the same order whatever else is in the split.
-            generator = torch.Generator().manual_seed(zlib.crc32(shape.anno_id.encode()))
-            permutation = torch.randperm(len(shape.pos), generator=generator)
-        order: _Int = permutation[: self.num_points].numpy()
-        return order
 
 
 class PartNetInstances(PartNetDataset):
@@ -243,162 +123,6 @@ class PartNetInstances(PartNetDataset):
         return PartNetShape(pos, instance, classes, shape.anno_id, self.shape_ids[index])
 
 
-def read_classes(root: str | Path, category: str, level: int) -> tuple[str, ...]:
-    """The part paths of a level, in the order of their 1-based ids.
-
-    Raises:
-        FileNotFoundError: the level has no file; the message lists the levels of the category.
-        ValueError: a line has no part path, a path stands twice, or the file is empty.
-    """
-    folder = Path(root) / "stats" / "after_merging_label_ids"
-    path = folder / f"{category}-level-{level}.txt"
-    if not path.is_file():
-        found = sorted(p.stem.rpartition("-")[2] for p in folder.glob(f"{category}-level-*.txt"))
-        has = f"{category} has level {', '.join(found)}" if found else f"{folder} has no level of {category}"
-        raise FileNotFoundError(f"{path} is missing: {has}")
-    classes: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        tokens = line.split()
-        if not tokens:
-            continue
-        if len(tokens) < 2:
-            raise ValueError(f"{path}, line {number}: expected 'id part_path sub_type', got {line!r}")
-        if tokens[1] in classes:
-            raise ValueError(f"{path}, line {number}: {tokens[1]} stands twice")
-        classes.append(tokens[1])
-    if not classes:
-        raise ValueError(f"{path} names no class: copy it from PartNet's stats again")
-    return tuple(classes)
-
-
-def evaluation_targets(data: Data) -> EvaluationTargets:
-    """The ground truth of one item of `PartNetInstances` for `probemb_lib.metrics.PartNetAP`.
-
-    ``metric.update(masks, classes, scores, *evaluation_targets(data))``; take the items of a batch with
-    ``batch.to_data_list()``.
-
-    Raises:
-        ValueError: an instance id in 0 … G−1 has no point, or points of several classes (a transform dropped
-            points or changed labels).
-
-    >>> data = Data(instance=torch.tensor([0, -1, 1, 1]), semantic=torch.tensor([2, 0, 1, 1]))
-    >>> evaluation_targets(data).gt_classes
-    tensor([1, 0])
-    """
-    instance, semantic = data.instance, data.semantic
-    member = instance >= 0
-    base = int(semantic.max()) + 1 if len(semantic) else 1
-    key = torch.unique(instance[member] * base + semantic[member])  # one key: unique of pairs is many times slower
-    rows, classes = key // base, key % base
-    if not torch.equal(rows, torch.arange(len(rows), device=rows.device)):
-        raise ValueError(
-            "expected instance ids 0 … G−1, each with a point and one class, got (instance, class) "
-            f"{list(zip(rows.tolist(), classes.tolist(), strict=True))}: relabel after a transform that "
-            "drops points or changes labels"
-        )
-    return EvaluationTargets(instance, classes - 1, ~member)
-
-
-class RandomTranslate(BaseTransform):
-    """Moves a whole cloud by one vector, uniform in ±``limit`` per axis, drawn from torch's global RNG.
-
-    (torch-geometric's `RandomJitter` draws a vector for each point instead.)
-
-    >>> data = RandomTranslate(0.01)(Data(pos=torch.zeros(4, 3)))
-    >>> bool((data.pos == data.pos[0]).all()), bool((data.pos.abs() <= 0.01).all())
-    (True, True)
-    """
-
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-
-    def forward(self, data: Data) -> Data:
-        data.pos = data.pos + data.pos.new_empty(data.pos.shape[1]).uniform_(-self.limit, self.limit)
-        return data
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.limit})"
-
-
-def paper_augmentation(*, jitter: float = 0.01, translation: float = 0.01, degrees: float = 15.0) -> Compose:
-    """The augmentation of the PartNet experiments (A.2): rotation, translation and jitter of ``pos``.
-
-    Args:
-        jitter: bound of each point's own uniform displacement, per axis. The paper gives no size.
-        translation: bound of the cloud's displacement, per axis; 0.01 in the paper.
-        degrees: bound of the rotation about each of the three axes, in turn x, y, z; 15 in the paper.
-
-    >>> paper_augmentation()(Data(pos=torch.rand(5, 3))).pos.shape
-    torch.Size([5, 3])
-    """
-    rotations = [RandomRotate(degrees, axis=axis) for axis in range(3)]
-    return Compose([*rotations, RandomTranslate(translation), RandomJitter(jitter)])
-
-
-class RandomStretch(BaseTransform):
-    """Multiplies each axis by a factor of its own, e^u with u uniform in ±``limit``, drawn from torch's global RNG.
-
-    >>> RandomStretch(0.2)(Data(pos=torch.ones(4, 3))).pos.shape
-    torch.Size([4, 3])
-    """
-
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-
-    def forward(self, data: Data) -> Data:
-        data.pos = data.pos * data.pos.new_empty(data.pos.shape[1]).uniform_(-self.limit, self.limit).exp()
-        return data
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.limit})"
-
-
-def upright_augmentation(*, stretch: float = 0.15, jitter: float = 0.005) -> Compose:
-    """Mirrored left to right half of the time, stretched by up to e^±``stretch`` an axis, jittered; never rotated.
-
-    For shapes that all stand upright and face one way, as PartNet's do: quicker to learn than rotated ones.
-
-    >>> upright_augmentation()(Data(pos=torch.rand(5, 3))).pos.shape
-    torch.Size([5, 3])
-    """
-    return Compose([RandomFlip(axis=0), RandomStretch(stretch), RandomJitter(jitter)])
-
-
-def check_num_points(num_points: int) -> None:
-    """Raises a ValueError unless ``num_points`` is 1 … 10,000."""
-    if not 1 <= num_points <= POINTS:
-        raise ValueError(f"num_points must be 1 … {POINTS} (the points that PartNet's protocols use), got {num_points}")
-
-
-def check_enough(path: Path, available: int, num_points: int) -> None:
-    """Raises a ValueError that names the file if its shapes have fewer points than an item shall have."""
-    if available < num_points:
-        raise ValueError(
-            f"{path} has {available} points a shape: pass num_points={available} or fewer, not {num_points}"
-        )
-
-
-def split_files(layout: Path, name: str, split: str) -> list[Path]:
-    """The files `{layout}/{name}/{split}-{00..}.h5`, in the order of their numbers.
-
-    Raises:
-        FileNotFoundError: there is none; the message lists what there is.
-    """
-    if not layout.is_dir():
-        raise FileNotFoundError(
-            f"{layout} is missing: root must be the folder that holds PartNet's {layout.name} and stats"
-        )
-    folder = layout / name
-    if not folder.is_dir():
-        found = sorted(p.name for p in layout.iterdir() if p.is_dir())
-        raise FileNotFoundError(f"{folder} is missing: {layout} holds {', '.join(found) or 'no category'}")
-    paths = sorted(folder.glob(f"{split}-*.h5"))
-    if not paths:
-        found = sorted({p.name.rpartition("-")[0] for p in folder.glob("*-*.h5")})
-        raise FileNotFoundError(f"no {split}-*.h5 in {folder}: it holds {', '.join(found) or 'no h5 file'}")
-    return paths
-
-
 def _read_shapes(path: Path, class_of: dict[str, int], num_points: int) -> list[_Shape]:
     """The shapes of an h5 file, by the json beside it; both are checked, no point is read."""
     json_path = path.with_suffix(".json")
@@ -413,21 +137,6 @@ def _read_shapes(path: Path, class_of: dict[str, int], num_points: int) -> list[
             f"{json_path} has {len(records)} records but {path.name} has {count} shapes: unpack both again"
         )
     return [_read_record(path, row, record, class_of) for row, record in enumerate(records)]
-
-
-def read_records(path: Path) -> list[Any]:
-    """The records of a json file, one a shape.
-
-    Raises:
-        ValueError: it is no JSON, or no list.
-    """
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): unpack it again") from error
-    if not isinstance(records, list):
-        raise ValueError(f"{path}: expected a list with one record a shape, got {type(records).__name__}")
-    return records
 
 
 def _read_record(path: Path, row: int, record: Any, class_of: dict[str, int]) -> _Shape:
@@ -448,13 +157,7 @@ def _read_record(path: Path, row: int, record: Any, class_of: dict[str, int]) ->
     )
 
 
-def check_finite(pos: _Float, path: Path, row: int) -> None:
-    """Raises a ValueError that names the file and the shape if a coordinate is not finite."""
-    if not np.isfinite(pos).all():
-        raise ValueError(f"{path}, shape {row}: pts holds a NaN or an infinity: unpack the file again")
-
-
-def _read_points(shape: _Shape) -> tuple[_Float, _Int]:
+def _read_points(shape: _Shape) -> tuple[Float32, Int]:
     """Positions (P, 3) and leaf ids (P,) of the first P ≤ 10,000 points of a shape."""
     with open_h5(shape.path, f"shape {shape.row}") as file:
         pos = file["pts"][shape.row, :POINTS].astype(np.float32, copy=False)
@@ -468,7 +171,7 @@ def _read_points(shape: _Shape) -> tuple[_Float, _Int]:
     return pos, label
 
 
-def _label_points(shape: _Shape, label: _Int) -> tuple[_Int, _Int]:
+def _label_points(shape: _Shape, label: Int) -> tuple[Int, Int]:
     """Instance of each point, from its leaf id, and the class of each instance that has a point."""
     leaves, leaf = np.unique(label, return_inverse=True)
     column = {int(value): i for i, value in enumerate(leaves)}
@@ -476,14 +179,3 @@ def _label_points(shape: _Shape, label: _Int) -> tuple[_Int, _Int]:
     for part, (_, ids) in enumerate(shape.parts):
         part_of_leaf[[column[i] for i in ids if i in column]] = part
     return drop_empty(part_of_leaf[leaf], np.array([c for c, _ in shape.parts], dtype=np.int64))
-
-
-def drop_empty(instance: _Int, classes: _Int) -> tuple[_Int, _Int]:
-    """Leave out the instances without a point: (N,) rows of classes or −1, and the classes that are left.
-
-    >>> drop_empty(np.array([2, -1, 0, 2]), np.array([7, 8, 9]))
-    (array([ 1, -1,  0,  1]), array([7, 9]))
-    """
-    has_point = np.bincount(instance + 1, minlength=len(classes) + 1)[1:] > 0
-    row = np.append(np.cumsum(has_point) - 1, -1)  # the last is for −1
-    return row[instance], classes[has_point]

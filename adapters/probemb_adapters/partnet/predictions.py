@@ -32,8 +32,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from probemb_adapters.partnet._h5 import Array, check_arrays, new_files, open_h5, write_rows
+from probemb_adapters.partnet.dataset import POINTS, PartNetShape
 from probemb_adapters.partnet.detection import MAX_CLASSES, SLOTS, instance_slots, write_split
-from probemb_adapters.partnet.instances import POINTS, EvaluationTargets, PartNetInstances, PartNetShape
+from probemb_adapters.partnet.instances import PartNetInstances
+from probemb_adapters.partnet.targets import EvaluationTargets
 from probemb_lib.metrics import PartNetAP
 
 LAYOUT = "ins_seg_h5_gt"

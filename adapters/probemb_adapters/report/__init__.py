@@ -1,16 +1,27 @@
-"""What a run shows: tables, charts, one page with the clouds to turn, pictures."""
+"""What a run shows: tables, charts, one page with the clouds to turn, pictures.
 
-from probemb_adapters.report.page import (
-    Chart,
-    Line,
-    Row,
-    Section,
-    Table,
-    fit_chart,
-    loss_chart,
-    precision_recall_charts,
-    write_report,
-)
+Tables and charts come without plotly and matplotlib; the page, which needs both, is imported when it is asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from probemb_adapters.report.charts import Chart, Line, fit_chart, loss_chart, precision_recall_charts
+from probemb_adapters.report.tables import Row, Table, table_text, write_table
+
+if TYPE_CHECKING:
+    from probemb_adapters.report.page import Section, write_report
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in ("Section", "write_report"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from probemb_adapters.report import page
+
+        return getattr(page, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "Chart",
@@ -21,5 +32,7 @@ __all__ = [
     "fit_chart",
     "loss_chart",
     "precision_recall_charts",
+    "table_text",
     "write_report",
+    "write_table",
 ]

@@ -7,7 +7,6 @@ shape at a time, which one chooses, and only sections in view hold contexts.
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
 import json
 import math
@@ -16,16 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from probemb_adapters.files import replaced_file
-from probemb_adapters.report.pictures import ShapeResult, instance_colors, match_shape, z_up
-from probemb_lib import ThresholdFit
-from probemb_lib.metrics import PartNetAP
+from probemb_adapters.report.charts import Chart
+from probemb_adapters.report.payload import FALSE, MISSED, NONE, shape_payload
+from probemb_adapters.report.pictures import ShapeResult
+from probemb_adapters.report.tables import Table
 
 try:
     from plotly.offline import get_plotlyjs
@@ -34,10 +32,6 @@ except ImportError as error:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-NONE = "#d4d4d4"
-FALSE = ("#d7191c", "#ff5a4f", "#a50f15", "#f03b20", "#ff8578")
-MISSED = ("#1a1a1a", "#4a4a52", "#2b2f38", "#5a5250", "#38302c")
-_KEPT = 16  # points of each instance that subsampling keeps, so that none is out of sight
 _PANELS = {
     "input": "Input",
     "truth": "Ground truth",
@@ -45,65 +39,6 @@ _PANELS = {
     "sigma": "Uncertainty σ",
     "mean": "Embedding μ",
 }
-
-
-class Row(NamedTuple):
-    """One line of a table.
-
-    Attributes:
-        name: such as a method.
-        values: one a column; floats are rounded, None is a dash.
-        quoted: the values are those of a publication, and are marked so.
-    """
-
-    name: str
-    values: Sequence[float | int | str | None]
-    quoted: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Named rows of values, such as methods × IoU thresholds.
-
-    Attributes:
-        columns: their heads, without that of the names.
-        text: said above it.
-        quoted: where the quoted rows come from, said below.
-        decimals: of floats.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Row]
-    text: str = ""
-    quoted: str = "as published by the paper"
-    decimals: int = 1
-
-
-class Line(NamedTuple):
-    """A named line of a chart; numbers that are not finite leave a gap."""
-
-    name: str
-    x: Sequence[float] | Array
-    y: Sequence[float] | Array
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Lines over a common axis.
-
-    Attributes:
-        mark: a value of x to mark with a vertical line, and what to write there.
-        unit_square: both axes from 0 to 1, as for precision and recall.
-    """
-
-    title: str
-    x: str
-    y: str
-    lines: Sequence[Line]
-    text: str = ""
-    mark: tuple[float, str] | None = None
-    unit_square: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,57 +64,6 @@ class Section:
     noun: str = "instance"
     item: str = "shape"
     unit: str = ""
-
-
-def precision_recall_charts(metrics: Mapping[str, PartNetAP], classes: Sequence[str]) -> list[Chart]:
-    """Precision over recall, a chart for each IoU threshold and a line for each method and class with ground truth.
-
-    Args:
-        metrics: evaluators by the name of the method, with equal thresholds.
-        classes: names of their 0-based classes; a single one is not named in the charts.
-
-    Raises:
-        ValueError: no evaluator, or evaluators whose thresholds or number of classes differ from the first's or from
-            ``classes``.
-    """
-    if not metrics:
-        raise ValueError("expected at least one evaluator, got none")
-    thresholds = next(iter(metrics.values())).iou_thresholds
-    for name, metric in metrics.items():
-        if metric.iou_thresholds != thresholds or metric.num_classes != len(classes):
-            raise ValueError(
-                f"{name}: expected thresholds {thresholds} and {len(classes)} classes, got {metric.iou_thresholds} "
-                f"and {metric.num_classes}"
-            )
-    valid = {name: metric.compute()["class_valid"] for name, metric in metrics.items()}
-    charts = []
-    for threshold in thresholds:
-        lines = []
-        for name, metric in metrics.items():
-            for c in np.flatnonzero(valid[name]).tolist():
-                precision, recall = metric.curve(c, threshold)
-                label = [name] * (len(metrics) > 1 or len(classes) == 1) + [classes[c]] * (len(classes) > 1)
-                lines.append(Line(": ".join(label), recall, precision))
-        charts.append(
-            Chart(f"Precision and recall, IoU above {threshold:g}", "recall", "precision", lines, unit_square=True)
-        )
-    return charts
-
-
-def fit_chart(fit: ThresholdFit, metric: str = "mAP at IoU 0.5") -> Chart:
-    """The validation metric over the clustering threshold τ, the best one marked."""
-    return Chart(
-        "Choice of the clustering threshold",
-        "threshold τ",
-        f"{metric} on validation",
-        [Line("validation", fit.grid, fit.metrics)],
-        mark=(fit.threshold, f"τ = {fit.threshold:g}"),
-    )
-
-
-def loss_chart(history: Sequence[float], name: str = "training") -> Chart:
-    """The mean loss of each epoch."""
-    return Chart("Training", "epoch", "loss", [Line(name, range(1, len(history) + 1), history)])
 
 
 def write_report(
@@ -296,7 +180,17 @@ def _section(section: Section, number: int, max_points: int) -> str:
 
 
 def _viewer(section: Section, number: int, max_points: int) -> str:
-    payloads = [_payload(shape, section, max_points) for shape in section.shapes]
+    payloads = [
+        shape_payload(
+            shape,
+            max_points,
+            section=section.title,
+            classes=section.classes,
+            noun=section.noun,
+            unit=section.unit,
+        )
+        for shape in section.shapes
+    ]
     chips, data = [], []
     for i, (shape, payload) in enumerate(zip(section.shapes, payloads, strict=True)):
         right, true, false = payload["right"], payload["true"], payload["false"]
@@ -327,159 +221,6 @@ def _viewer(section: Section, number: int, max_points: int) -> str:
         f'<div class="about"><span class="name"></span><button type="button" class="reset">reset view</button></div>'
         f'<div class="row">{panels}</div><div class="parts"></div>{"".join(data)}</div>'
     )
-
-
-def _payload(shape: ShapeResult, section: Section, max_points: int) -> dict[str, Any]:
-    """All that the page needs to know of a shape."""
-    _check(shape)
-    count = len(shape.found)
-    label = shape.found.label.cpu().numpy()
-    truth = None if shape.truth is None else shape.truth.cpu().clamp_min(-1).numpy()
-    chosen = _choose(label, truth, max_points)
-    found: list[dict[str, Any]] = [
-        {
-            "class": _class(section, int(shape.found.semantic[k])),
-            "score": round(float(shape.found.score[k]), 3),
-            "points": int(n),
-        }
-        for k, n in enumerate(np.bincount(label[label >= 0], minlength=count))
-    ]
-    colors = _hex(instance_colors(count))
-    true: list[dict[str, Any]] = []
-    right = 0
-    if truth is not None:
-        matches = match_shape(shape)
-        true_of_found, found_of_true = matches.true_of_found.tolist(), matches.found_of_true.tolist()
-        own = _hex(instance_colors(len(found_of_true)))
-        sizes = np.bincount(truth[truth >= 0], minlength=len(own))
-        best_true, best_found = _best(matches.iou), _best(matches.iou.T)
-        for k, entry in enumerate(found):
-            entry |= {"match": true_of_found[k], "best": best_true[k]}
-        for g, n in enumerate(sizes.tolist()):
-            name = None if shape.truth_classes is None else _class(section, int(shape.truth_classes[g]))
-            shown = own[g] if found_of_true[g] >= 0 else MISSED[g % len(MISSED)]
-            true.append(
-                {"class": name, "points": n, "match": found_of_true[g], "best": best_found[g], "own": own[g]}
-                | {"color": shown}
-            )
-        false = iter(range(count))
-        colors = [own[g] if g >= 0 else FALSE[next(false) % len(FALSE)] for g in true_of_found]
-        right = sum(g >= 0 for g in true_of_found)
-    for entry, color in zip(found, colors, strict=True):
-        entry["color"] = color
-    pos = z_up(shape.pos.detach().cpu().float().numpy(), shape.up)[chosen]
-    mean: dict[str, Any] | None = None
-    if shape.mean is not None:
-        mu = shape.mean.detach().cpu().float()[:, :3].numpy()
-        if shape.mean.shape[1] == 3:
-            mu = z_up(mu, shape.up)
-        seeds = mu[shape.found.seed.cpu().numpy()]
-        mean = _quantized(np.concatenate([mu[chosen], seeds])) | {"dim": shape.mean.shape[1]}
-    spread = shape.log_std.shape[1]
-    axes = ["σ"] if spread == 1 else [f"σ{a}" for a in "xyz"] if spread == 3 else [f"σ{a + 1}" for a in range(spread)]
-    return {
-        "name": shape.name,
-        "noun": section.noun,
-        "unit": section.unit,
-        "drawn": len(chosen),
-        "points": len(shape.pos),
-        "right": right,
-        "true": None if truth is None else int((sizes > 0).sum()),
-        "false": None if truth is None else count - right,
-        "input": _quantized(pos),
-        "rgb": None if shape.rgb is None else _encoded(_bytes(shape.rgb)[chosen]),
-        "truth": None if truth is None else {"label": _encoded(truth[chosen].astype("<i4")), "instances": true},
-        "found": {"label": _encoded(label[chosen].astype("<i4")), "instances": found},
-        "sigma": _quantized(shape.log_std.detach().cpu().float().numpy()[chosen]) | {"axes": axes},
-        "mean": mean,
-        "none": NONE,
-    }
-
-
-def _check(shape: ShapeResult) -> None:
-    n = len(shape.pos)
-    if shape.pos.shape != (n, 3) or n == 0:
-        raise ValueError(f"{shape.name}: expected pos (N, 3) of at least one point, got {tuple(shape.pos.shape)}")
-    per_point: dict[str, Tensor | None] = {"truth": shape.truth, "found.label": shape.found.label}
-    for name, labels in per_point.items():
-        if labels is not None and labels.shape != (n,):
-            raise ValueError(f"{shape.name}: expected {name} ({n},), one a point, got {tuple(labels.shape)}")
-    for name, value in {"log_std": shape.log_std, "mean": shape.mean, "rgb": shape.rgb}.items():
-        if value is None:
-            continue
-        if value.ndim != 2 or len(value) != n or value.shape[1] == 0:
-            raise ValueError(f"{shape.name}: expected {name} ({n}, D), a row for each point, got {tuple(value.shape)}")
-        if not bool(value.isfinite().all()):
-            raise ValueError(f"{shape.name}: {name} is not finite")
-    if not bool(shape.pos.isfinite().all()):
-        raise ValueError(f"{shape.name}: pos is not finite")
-    if shape.rgb is not None and shape.rgb.shape[1] != 3:
-        raise ValueError(f"{shape.name}: expected rgb ({n}, 3), got {tuple(shape.rgb.shape)}")
-
-
-def _choose(label: Array, truth: Array | None, max_points: int) -> Array:
-    """Rows of the points that are drawn: a random subset that holds some points of each instance."""
-    n = len(label)
-    if n <= max_points:
-        return np.arange(n)
-    order = np.random.default_rng(0).permutation(n)
-    first = np.zeros(n, np.bool_)
-    for ids in (label, truth):
-        if ids is not None:
-            ranked = np.argsort(ids[order], kind="stable")
-            sorted_ids = ids[order][ranked]
-            rank = np.arange(n) - np.searchsorted(sorted_ids, sorted_ids)  # within the instance
-            first[ranked[(rank < _KEPT) & (sorted_ids >= 0)]] = True
-    return np.asarray(order[np.argsort(~first, kind="stable")][:max_points])
-
-
-def _best(iou: Tensor) -> list[list[float] | None]:
-    """Column and value of the highest IoU in each row; None where nothing overlaps."""
-    if iou.shape[1] == 0:
-        return [None] * len(iou)
-    return [
-        [at, round(value, 3)] if value > 0 else None
-        for value, at in zip(*(x.tolist() for x in iou.max(1)), strict=True)
-    ]
-
-
-def _class(section: Section, number: int) -> str | None:
-    if section.classes is None:
-        return None
-    if not 0 <= number < len(section.classes):
-        raise ValueError(f"{section.title}: class {number} has no name, there are {len(section.classes)}")
-    return section.classes[number]
-
-
-def _quantized(x: Array) -> dict[str, Any]:
-    """Columns of x (N, D) in 16 bits between their least and greatest values."""
-    low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
-    scale = np.where(high > low, high - low, 1.0) / 65535
-    return {
-        "low": low.tolist(),
-        "scale": scale.tolist(),
-        "values": _encoded(np.rint((x - low) / scale).astype("<u2")),
-    }
-
-
-def _encoded(x: Array) -> dict[str, str]:
-    if x.dtype == np.dtype("<i4") and (x.size == 0 or x.max() < 1 << 15):
-        x = x.astype("<i2")
-    return {
-        "dtype": x.dtype.str[1:],
-        "bdata": base64.b64encode(np.ascontiguousarray(x).tobytes()).decode("ascii"),
-    }
-
-
-def _bytes(rgb: Tensor) -> Array:
-    colors = rgb.detach().cpu()
-    if colors.is_floating_point():
-        colors = (colors.clamp(0, 1) * 255).round()
-    return colors.to(torch.uint8).numpy()
-
-
-def _hex(colors: Array) -> list[str]:
-    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.rint(colors * 255).astype(int).tolist()]
 
 
 def _table(table: Table) -> str:

@@ -71,7 +71,7 @@ class ScanNetScenes(Dataset[Data]):
     Args:
         root: the folder that holds `scans`, the lists of scenes and the table of categories.
         split: `train`, `val` or `test`, or any other that has a list `scannetv2_{split}.txt`.
-        transform: called on each item, for example `scannet_augment.scene_augmentation()`.
+        transform: called on each item, for example `scannet.augment.scene_augmentation()`.
         annotated: read the annotation; by default for every split but `test`.
         axis_align: rotate and shift the positions by the scene's `axisAlignment`.
 

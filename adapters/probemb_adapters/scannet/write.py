@@ -1,4 +1,4 @@
-"""Scenes of one's own in ScanNet's files, for whatever reads ScanNet; the layout is in `scannet_files`.
+"""Scenes of one's own in ScanNet's files, for whatever reads ScanNet; the layout is in `scannet.files`.
 
 write_label_map(root)
 write_scene(root, "scene0000_00", pos, rgb, faces, instance=instance, categories=["chair", "floor"])
