@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from probemb_shapes.classes import levels
 from probemb_shapes.families.chair.arm import (
     bar_arms,
     loop_arms,
@@ -52,52 +53,48 @@ from probemb_shapes.families.chair.plan import Plan
 from probemb_shapes.families.chair.seat import apron_seat, cushion_on_frame, cushion_seat, slab_seat, slatted_seat
 from probemb_shapes.families.joinery import chance, choose, draw_bars, draw_legs
 from probemb_shapes.families.primitives import bend, box, cushion, rectangle, sweep
-from probemb_shapes.families.tree import Node, group, leaf, levels
+from probemb_shapes.families.tree import Node, group, leaf
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Nodes = tuple[Node, ...]
 
 LEVELS = levels(
-    (
-        "chair/chair_head/headrest",
-        "chair/chair_head/connector",
-        "chair/chair_back/back_surface/back_single_surface",
-        "chair/chair_back/back_surface/back_surface_vertical_bar",
-        "chair/chair_back/back_surface/back_surface_horizontal_bar",
-        "chair/chair_back/back_surface/back_surface_diagonal_bar",
-        "chair/chair_back/back_frame/back_frame_vertical_bar",
-        "chair/chair_back/back_frame/back_frame_horizontal_bar",
-        "chair/chair_back/back_frame/back_holistic_frame",
-        "chair/chair_back/back_connector",
-        "chair/chair_back/pillow",
-        "chair/chair_arm/arm_horizontal_bar",
-        "chair/chair_arm/arm_near_vertical_bar",
-        "chair/chair_arm/arm_sofa_style",
-        "chair/chair_arm/arm_holistic_frame",
-        "chair/chair_arm/arm_writing_table",
-        "chair/chair_base/regular_leg_base/leg",
-        "chair/chair_base/regular_leg_base/bar_stretcher",
-        "chair/chair_base/regular_leg_base/runner",
-        "chair/chair_base/regular_leg_base/foot",
-        "chair/chair_base/star_leg_base/star_leg",
-        "chair/chair_base/star_leg_base/wheel",
-        "chair/chair_base/star_leg_base/central_support",
-        "chair/chair_base/star_leg_base/mechanical_control",
-        "chair/chair_base/pedestal_base/pedestal",
-        "chair/chair_base/pedestal_base/central_support",
-        "chair/chair_base/foot_base/foot",
-        "chair/chair_base/foot_base/plinth",
-        "chair/chair_base/sled_base/sled_runner",
-        "chair/chair_base/sled_base/bar_stretcher",
-        "chair/chair_base/panel_base/side_panel",
-        "chair/chair_seat/seat_surface/seat_single_surface",
-        "chair/chair_seat/seat_surface/seat_surface_bar",
-        "chair/chair_seat/seat_frame/seat_frame_bar",
-        "chair/chair_seat/seat_frame/seat_frame_board",
-        "chair/footrest/footrest_bar",
-        "chair/footrest/footrest_ring",
-        "chair/footrest/footrest_board",
-    )
+    {
+        "chair": {
+            "chair_head": ("headrest", "connector"),
+            "chair_back": {
+                "back_surface": (
+                    "back_single_surface",
+                    "back_surface_vertical_bar",
+                    "back_surface_horizontal_bar",
+                    "back_surface_diagonal_bar",
+                ),
+                "back_frame": ("back_frame_vertical_bar", "back_frame_horizontal_bar", "back_holistic_frame"),
+                "back_connector": (),
+                "pillow": (),
+            },
+            "chair_arm": (
+                "arm_horizontal_bar",
+                "arm_near_vertical_bar",
+                "arm_sofa_style",
+                "arm_holistic_frame",
+                "arm_writing_table",
+            ),
+            "chair_base": {
+                "regular_leg_base": ("leg", "bar_stretcher", "runner", "foot"),
+                "star_leg_base": ("star_leg", "wheel", "central_support", "mechanical_control"),
+                "pedestal_base": ("pedestal", "central_support"),
+                "foot_base": ("foot", "plinth"),
+                "sled_base": ("sled_runner", "bar_stretcher"),
+                "panel_base": ("side_panel",),
+            },
+            "chair_seat": {
+                "seat_surface": ("seat_single_surface", "seat_surface_bar"),
+                "seat_frame": ("seat_frame_bar", "seat_frame_board"),
+            },
+            "footrest": ("footrest_bar", "footrest_ring", "footrest_board"),
+        },
+    }
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from probemb_shapes.classes import levels
 from probemb_shapes.families.joinery import chance, choose, draw_bars, draw_legs
 from probemb_shapes.families.lamp.head import Head, ball, bulb_mesh, draw_candle, draw_head, radii_over_height
 from probemb_shapes.families.primitives import (
@@ -20,39 +21,27 @@ from probemb_shapes.families.primitives import (
     rectangle,
     sweep,
 )
-from probemb_shapes.families.tree import Node, group, leaf, levels, parts
+from probemb_shapes.families.tree import Node, group, leaf, parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Point = Sequence[float] | Array
 
 LEVELS = levels(
-    (
-        "lamp/lamp_base/holistic_base/base_part",
-        "lamp/lamp_base/leg_base/leg",
-        "lamp/lamp_base/mount/ceiling_canopy",
-        "lamp/lamp_base/mount/wall_plate",
-        "lamp/lamp_base/mount/rail",
-        "lamp/lamp_body/pole",
-        "lamp/lamp_body/body_solid",
-        "lamp/lamp_body/body_joint",
-        "lamp/lamp_body/hub",
-        "lamp/suspension/cord",
-        "lamp/suspension/chain_link",
-        "lamp/lamp_arm/arm_bar",
-        "lamp/lamp_arm/arm_curved_bar",
-        "lamp/lamp_arm/arm_joint",
-        "lamp/lamp_head/lamp_shade",
-        "lamp/lamp_head/light_bulb",
-        "lamp/lamp_head/socket",
-        "lamp/lamp_head/harp",
-        "lamp/lamp_head/finial",
-        "lamp/lamp_head/drip_pan",
-        "lamp/lamp_head/shade_frame",
-        "lamp/lamp_head/glass",
-        "lamp/power_cord",
-    )
+    {
+        "lamp": {
+            "lamp_base": {
+                "holistic_base": ("base_part",),
+                "leg_base": ("leg",),
+                "mount": ("ceiling_canopy", "wall_plate", "rail"),
+            },
+            "lamp_body": ("pole", "body_solid", "body_joint", "hub"),
+            "suspension": ("cord", "chain_link"),
+            "lamp_arm": ("arm_bar", "arm_curved_bar", "arm_joint"),
+            "lamp_head": ("lamp_shade", "light_bulb", "socket", "harp", "finial", "drip_pan", "shade_frame", "glass"),
+            "power_cord": (),
+        },
+    }
 )
-"""Level → part paths."""
 
 MIN_PARTS, MAX_PARTS = 3, 40
 

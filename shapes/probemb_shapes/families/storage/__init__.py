@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probemb_shapes.classes import levels
 from probemb_shapes.families.joinery import (
     caster,
     chance,
@@ -23,38 +24,40 @@ from probemb_shapes.families.primitives import (
     rectangle,
 )
 from probemb_shapes.families.storage.front import Style, draw_style, handles_on
-from probemb_shapes.families.tree import Node, group, leaf, levels, parts
+from probemb_shapes.families.tree import Node, group, leaf, parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_F, _D = "storage_furniture/cabinet_frame", "storage_furniture/cabinet_door"
 LEVELS = levels(
-    (
-        "storage_furniture/countertop",
-        "storage_furniture/shelf",
-        f"{_F}/top_panel",
-        f"{_F}/bottom_panel",
-        f"{_F}/back_panel",
-        f"{_F}/vertical_side_panel",
-        f"{_F}/vertical_divider_panel",
-        f"{_F}/frame_vertical_bar",
-        f"{_F}/frame_horizontal_bar",
-        f"{_D}/cabinet_door_surface/door_panel",
-        f"{_D}/cabinet_door_surface/door_frame",
-        f"{_D}/cabinet_door_surface/glass",
-        f"{_D}/handle",
-        f"{_D}/hinge",
-        "storage_furniture/drawer/drawer_box/drawer_front",
-        "storage_furniture/drawer/drawer_box/drawer_side",
-        "storage_furniture/drawer/drawer_box/drawer_back",
-        "storage_furniture/drawer/drawer_box/drawer_bottom",
-        "storage_furniture/drawer/handle",
-        "storage_furniture/cabinet_base/foot_base/foot",
-        "storage_furniture/cabinet_base/foot_base/caster",
-        "storage_furniture/cabinet_base/panel_base/base_panel",
-    )
+    {
+        "storage_furniture": {
+            "countertop": (),
+            "shelf": (),
+            "cabinet_frame": (
+                "top_panel",
+                "bottom_panel",
+                "back_panel",
+                "vertical_side_panel",
+                "vertical_divider_panel",
+                "frame_vertical_bar",
+                "frame_horizontal_bar",
+            ),
+            "cabinet_door": {
+                "cabinet_door_surface": ("door_panel", "door_frame", "glass"),
+                "handle": (),
+                "hinge": (),
+            },
+            "drawer": {
+                "drawer_box": ("drawer_front", "drawer_side", "drawer_back", "drawer_bottom"),
+                "handle": (),
+            },
+            "cabinet_base": {
+                "foot_base": ("foot", "caster"),
+                "panel_base": ("base_panel",),
+            },
+        },
+    }
 )
-"""Level → part paths."""
 
 MIN_PARTS, MAX_PARTS = 3, 40
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probemb_shapes.classes import levels
 from probemb_shapes.families.joinery import (
     Bars,
     Legs,
@@ -34,50 +35,40 @@ from probemb_shapes.families.primitives import (
     rectangle,
     sweep,
 )
-from probemb_shapes.families.tree import Node, group, leaf, levels, parts
+from probemb_shapes.families.tree import Node, group, leaf, parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Nodes = tuple[Node, ...]
 
 LEVELS = levels(
-    (
-        "table/tabletop/tabletop_surface/board",
-        "table/tabletop/tabletop_surface/glass",
-        "table/tabletop/tabletop_frame/bar",
-        "table/tabletop/tabletop_frame/rim",
-        "table/tabletop/tabletop_dropleaf",
-        "table/tabletop/hutch/vertical_panel",
-        "table/tabletop/hutch/shelf",
-        "table/tabletop/hutch/back_panel",
-        "table/table_base/regular_leg_base/leg",
-        "table/table_base/regular_leg_base/apron",
-        "table/table_base/regular_leg_base/bar_stretcher",
-        "table/table_base/regular_leg_base/foot",
-        "table/table_base/regular_leg_base/caster",
-        "table/table_base/trestle_base/leg",
-        "table/table_base/trestle_base/foot",
-        "table/table_base/trestle_base/bar_stretcher",
-        "table/table_base/sled_base/sled_runner",
-        "table/table_base/sled_base/bar_stretcher",
-        "table/table_base/pedestal_base/central_support",
-        "table/table_base/pedestal_base/pedestal",
-        "table/table_base/pedestal_base/foot",
-        "table/table_base/panel_base/vertical_panel",
-        "table/table_base/panel_base/back_panel",
-        "table/table_base/panel_base/bar_stretcher",
-        "table/table_base/cabinet_frame/vertical_side_panel",
-        "table/table_base/cabinet_frame/vertical_divider_panel",
-        "table/table_base/cabinet_frame/horizontal_panel",
-        "table/table_base/cabinet_frame/back_panel",
-        "table/table_base/cabinet_frame/foot",
-        "table/table_base/drawer/drawer_front",
-        "table/table_base/drawer/drawer_box",
-        "table/table_base/drawer/handle",
-        "table/table_base/cabinet_door/door_board",
-        "table/table_base/cabinet_door/handle",
-        "table/table_base/keyboard_tray",
-        "table/table_base/shelf",
-    )
+    {
+        "table": {
+            "tabletop": {
+                "tabletop_surface": ("board", "glass"),
+                "tabletop_frame": ("bar", "rim"),
+                "tabletop_dropleaf": (),
+                "hutch": ("vertical_panel", "shelf", "back_panel"),
+            },
+            "table_base": {
+                "regular_leg_base": ("leg", "apron", "bar_stretcher", "foot", "caster"),
+                "trestle_base": ("leg", "foot", "bar_stretcher"),
+                "sled_base": ("sled_runner", "bar_stretcher"),
+                "pedestal_base": ("central_support", "pedestal", "foot"),
+                "panel_base": ("vertical_panel", "back_panel", "bar_stretcher"),
+                "cabinet_frame": (
+                    "vertical_side_panel",
+                    "vertical_divider_panel",
+                    "horizontal_panel",
+                    "back_panel",
+                    "foot",
+                ),
+                "drawer": ("drawer_front", "drawer_box", "handle"),
+                "cabinet_door": ("door_board", "handle"),
+                "keyboard_tray": (),
+                "shelf": (),
+            },
+        },
+    }
 )
 
 
