@@ -1,22 +1,33 @@
-"""Files that are complete or not there.
+"""Files that are complete or not there, and folders with a manifest.
 
 A file is written beside its place under a temporary name, flushed to the disk and then renamed, which the system does
-at once: whenever the process dies, the place holds the old file or the new one.
+at once: whenever the process dies, the place holds the old file or the new one. A folder of generated data is written
+beside its place, too, and its manifest says what it was made from:
+
+report = read_manifest(root, made_from, Report)
+if report is None:
+    with replaced_folder(root) as new:
+        report = ...  # write into new
+        write_manifest(new, made_from, report)
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 Report = TypeVar("Report")
 
 MANIFEST = "manifest.json"
 """Tells a complete folder of written data from a half one, and what it was written from."""
+
+LICENCES = "data/README.md and data/ATTRIBUTION.md of probemb_lib name every author and licence"
+"""Goes into the manifest of what is made from this project's models."""
 
 
 @contextmanager
@@ -45,23 +56,63 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_manifest(root: Path, made_from: Mapping[str, Any], report: Mapping[str, Any]) -> None:
-    """Say in ``root`` what its files were made from, their sizes, and what was reported of them."""
+@contextmanager
+def replaced_folder(root: str | Path, parts: Sequence[str | Path] = ()) -> Iterator[Path]:
+    """An empty temporary folder to write into, which takes the place of ``root`` when the block ends without an error.
+
+    An error, also KeyboardInterrupt, leaves ``root`` as it was.
+
+    Args:
+        root: the folder to replace; its parents are made.
+        parts: paths in it, files or folders. Given, only they are replaced, one after the other, and the rest of
+            ``root`` stays: the last should be the one with the manifest.
+
+    Raises:
+        FileExistsError: without ``parts``, ``root`` holds things for which no manifest vouches.
+
+    >>> with TemporaryDirectory() as folder:
+    ...     with replaced_folder(Path(folder) / "data") as new:
+    ...         _ = (new / "a.txt").write_text("a")
+    ...     [p.relative_to(folder).as_posix() for p in Path(folder).rglob("*")]
+    ['data', 'data/a.txt']
+    """
+    root = Path(root)
+    if not parts and root.exists() and not may_replace(root):
+        raise FileExistsError(f"{root} holds other things than this cache (no {MANIFEST}): pass an empty or new folder")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
+        new, old = Path(folder) / "new", Path(folder) / "old"
+        new.mkdir()
+        yield new
+        for part in parts or ("",):
+            (root / part).parent.mkdir(parents=True, exist_ok=True)
+            if (root / part).is_dir():  # a folder takes no other's place
+                (old / part).parent.mkdir(parents=True, exist_ok=True)
+                (root / part).rename(old / part)
+            os.replace(new / part, root / part)
+
+
+def write_manifest(
+    root: Path, made_from: Mapping[str, Any], report: Mapping[str, Any], at: str | Path = MANIFEST
+) -> None:
+    """Say in ``root``, in its file ``at``, what the files were made from, their sizes, and what is reported of them."""
     manifest = {
         **made_from,
-        "licences": "data/README.md and data/ATTRIBUTION.md of probemb_lib name every author and licence",
         "files": {p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()},
         "report": dict(report),
     }
-    (root / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (root / at).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def read_manifest(
-    root: Path, made_from: Mapping[str, Any], report: Callable[[dict[str, Any]], Report]
+    root: Path,
+    made_from: Mapping[str, Any],
+    report: Callable[[dict[str, Any]], Report],
+    at: str | Path = MANIFEST,
 ) -> Report | None:
     """What ``report`` makes of the report of a folder that is complete and was made from the same, else None."""
     try:
-        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((root / at).read_text(encoding="utf-8"))
         current = all(manifest[name] == value for name, value in made_from.items())
         if not current or any((root / f).stat().st_size != size for f, size in manifest["files"].items()):
             return None

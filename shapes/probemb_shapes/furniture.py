@@ -23,13 +23,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 
-from probemb_adapters.files import MANIFEST, may_replace, read_manifest, write_manifest
+from probemb_adapters.clouds import unit_sphere
+from probemb_adapters.files import LICENCES, read_manifest, replaced_folder, write_manifest
+from probemb_shapes.classes import write_stats
 
 try:
     import h5py
@@ -210,21 +211,12 @@ def write_furniture(
     """
     source, root = Path(source), Path(root)
     checksums = {p.name: _sha256(p) for p in (_library_path(source, library) for library in LIBRARIES)}
-    made_from = {"version": VERSION, "source": checksums}
+    made_from = {"version": VERSION, "source": checksums, "licences": LICENCES}
     report = read_manifest(root, made_from, lambda stored: FurnitureReport(**stored))
-    if report is not None:
-        return report
-    if root.exists() and not may_replace(root):
-        raise FileExistsError(f"{root} holds other things than this cache (no {MANIFEST}): pass an empty or new folder")
-    objects = read_furniture(source)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-        new = Path(folder) / "new"
-        report = _write(objects, new, progress)
-        write_manifest(new, made_from, vars(report))
-        if root.exists():
-            root.rename(Path(folder) / "old")
-        new.rename(root)
+    if report is None:
+        with replaced_folder(root) as new:
+            report = _write(read_furniture(source), new, progress)
+            write_manifest(new, made_from, vars(report))
     return report
 
 
@@ -291,13 +283,8 @@ def _write(
     progress: Callable[[list[FurnitureObject]], Iterable[FurnitureObject]],
 ) -> FurnitureReport:
     path_of, merged = _part_paths(objects)
-    level_3 = list(dict.fromkeys(path_of.values()))
-    stats = root / "stats" / "after_merging_label_ids"
-    stats.mkdir(parents=True)
-    for level, paths in ((1, [PART]), (3, level_3)):
-        lines = "".join(f"{i} {path} leaf\n" for i, path in enumerate(paths, start=1))
-        (stats / f"{CATEGORY}-level-{level}.txt").write_text(lines, encoding="utf-8")
-
+    level_3 = tuple(dict.fromkeys(path_of.values()))
+    write_stats(root, CATEGORY, {1: (PART,), 3: level_3})
     data = root / "ins_seg_h5" / CATEGORY
     data.mkdir(parents=True)
     shapes = {split: sum(split_of(item.anno_id) == split for item in objects) for split in SPLITS}
@@ -314,7 +301,8 @@ def _write(
             row = len(records[split])
             # The source is ordered by part; models take the first points of a neighbourhood.
             order = np.random.default_rng(zlib.crc32(item.anno_id.encode())).permutation(POINTS)
-            files[split]["pts"][row] = _unit_sphere(item.pos[order])
+            x = unit_sphere(item.pos[order])
+            files[split]["pts"][row] = np.stack((x[:, 0], x[:, 2], -x[:, 1]), axis=1)  # z up -> y up
             files[split]["rgb"][row] = item.rgb[order]
             files[split]["label"][row] = item.instance[order] + 1
             records[split].append(_record(item, path_of))
@@ -326,14 +314,6 @@ def _write(
     for split in SPLITS:
         (data / f"{split}-00.json").write_text(json.dumps(records[split]), encoding="utf-8")
     return FurnitureReport(shapes, parts, merged)
-
-
-def _unit_sphere(pos: Array) -> Array:
-    """Metres with z up → centred on the bounding box, farthest point at distance 1, y up."""
-    x = pos.astype(np.float64)
-    x = x - (x.min(0) + x.max(0)) / 2
-    x = x / np.linalg.norm(x, axis=1).max()
-    return np.stack((x[:, 0], x[:, 2], -x[:, 1]), axis=1).astype(np.float32)
 
 
 def _record(item: FurnitureObject, path_of: dict[str, str]) -> dict[str, Any]:

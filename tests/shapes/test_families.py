@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -448,14 +449,14 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     assert [p.name for p in tmp_path.iterdir()] == ["root"]
 
     # Between the lists of classes and the folder: no half-written category, and the next call mends it.
-    replace = write.os.replace
+    replace = os.replace
 
     def stop_at_folder(source: Path, target: Path) -> None:
         if target.name == "Lamp":
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(write.os, "replace", stop_at_folder)
+    monkeypatch.setattr(os, "replace", stop_at_folder)
     with pytest.raises(KeyboardInterrupt):
         write_generated(root, "Lamp", train=1, val=0, test=0)
     assert not (root / "ins_seg_h5" / "Lamp").exists()

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("h5py")
 
+from probemb_shapes.classes import levels
 from probemb_shapes.families import joinery
 from probemb_shapes.families.primitives import (
     Mesh,
@@ -27,7 +28,7 @@ from probemb_shapes.families.primitives import (
     split,
     sweep,
 )
-from probemb_shapes.families.tree import MIN_POINTS, Node, group, leaf, levels, parts, record, sample_points
+from probemb_shapes.families.tree import MIN_POINTS, Node, group, leaf, parts, record, sample_points
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ARC = np.linspace(0, pi / 2, 65)
@@ -262,7 +263,7 @@ def test_leaf_and_group() -> None:
 
 
 def test_levels_refine() -> None:
-    found = levels(("a/b/c/d", "a/b/c/e", "a/b/f", "a/g"))
+    found = levels({"a": {"b": {"c": ("d", "e"), "f": ()}, "g": ()}})
     assert found == {1: ("a/b", "a/g"), 2: ("a/b/c", "a/b/f", "a/g"), 3: ("a/b/c/d", "a/b/c/e", "a/b/f", "a/g")}
 
 

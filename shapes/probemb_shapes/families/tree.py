@@ -39,16 +39,6 @@ def group(name: str, *children: Node) -> tuple[Node, ...]:
     return (Node(name, children),) if children else ()
 
 
-def levels(paths: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
-    """Part paths of PartNet's three levels of granularity: two names, three names, and the leaves themselves.
-
-    >>> levels(("lamp/body/jointed/bar", "lamp/body/cord", "lamp/base"))[2]
-    ('lamp/body/jointed', 'lamp/body/cord', 'lamp/base')
-    """
-    cut = {n: tuple(dict.fromkeys("/".join(path.split("/")[: n + 1]) for path in paths)) for n in (1, 2)}
-    return cut | {3: paths}
-
-
 class Part(NamedTuple):
     """A node with its place in the tree.
 

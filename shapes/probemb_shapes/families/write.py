@@ -13,17 +13,18 @@ front looks along +z.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from probemb_adapters.clouds import unit_sphere
+from probemb_adapters.files import MANIFEST, read_manifest, replaced_folder, write_manifest
+from probemb_shapes.classes import stats_files, write_stats
 from probemb_shapes.families import chair, lamp, storage, table
 from probemb_shapes.families.tree import Node, record, sample_points
 
@@ -43,8 +44,6 @@ FIRST_INDEX = {"train": 0, "val": 1_000_000_000, "test": 2_000_000_000}
 
 VERSION = 1
 """Of what is written: raise it with every change of the result, and older caches are written again."""
-
-_MANIFEST = "manifest.json"
 
 
 class Family(NamedTuple):
@@ -120,7 +119,7 @@ def sample(category: str, seed: int, index: int, points: int = POINTS) -> tuple[
     rng = _generator(category, seed, index, 1)
     pos, leaf = sample_points(root, points, rng)
     order = rng.permutation(len(pos))
-    return root, _unit_sphere(pos[order]), leaf[order].astype(np.int32)
+    return root, unit_sphere(pos[order]), leaf[order].astype(np.int32)
 
 
 def write_generated(
@@ -159,24 +158,16 @@ def write_generated(
     if min(shapes.values()) < 0 or sum(shapes.values()) == 0:
         raise ValueError(f"expected numbers of shapes of at least 0 and one in all, got {shapes}")
     _generator(category, seed, 0)  # a wrong seed must not cost the old cache
-    arguments = {"seed": seed, "shapes": shapes}
-    report = _read_manifest(root, category, arguments)
-    if report is not None:
-        return report
-    _check_ours(root, category)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-        new = Path(folder) / "new"
-        report = _write(new, category, shapes, seed, progress)
-        _write_stats(new, category, levels)
-        _write_manifest(new, category, arguments, report)
+    made_from = {"version": VERSION, "arguments": {"seed": seed, "shapes": shapes}}
+    manifest = _folder(category) / MANIFEST
+    report = read_manifest(root, made_from, _stored_report, manifest)
+    if report is None:
+        _check_ours(root, category)
         # The category's folder, which holds the manifest, last: before it, nothing is taken for complete.
-        data = Path("ins_seg_h5") / category
-        for path in [*_stats_files(category, levels), data]:
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            if path == data and (root / data).exists():
-                (root / data).rename(Path(folder) / "old")
-            os.replace(new / path, root / path)
+        with replaced_folder(root, [*stats_files(category, levels), _folder(category)]) as new:
+            report = _write(new, category, shapes, seed, progress)
+            write_stats(new, category, levels)
+            write_manifest(new, made_from, vars(report), manifest)
     return report
 
 
@@ -192,21 +183,13 @@ def _generator(category: str, seed: int, index: int, stream: int = 0) -> np.rand
     return np.random.default_rng([seed, zlib.crc32(category.encode()), index, stream])
 
 
-def _unit_sphere(pos: Array) -> Array:
-    """Centred on the bounding box, the farthest point at distance 1."""
-    x = pos.astype(np.float64)
-    x = x - (x.min(0) + x.max(0)) / 2
-    unit: Array = (x / np.linalg.norm(x, axis=1).max()).astype(np.float32)
-    return unit
-
-
 def _write(
     root: Path, category: str, shapes: dict[str, int], seed: int, progress: Callable[[range], Iterable[int]]
 ) -> GeneratedReport:
     levels = _family(category).levels
     parts = {level: Counter(dict.fromkeys(paths, 0)) for level, paths in levels.items()}
     per_shape: list[int] = []
-    data = root / "ins_seg_h5" / category
+    data = root / _folder(category)
     data.mkdir(parents=True)
     tick = iter(progress(range(sum(shapes.values()))))
     for split, count in shapes.items():
@@ -243,48 +226,15 @@ def _datasets(file: Any, count: int) -> tuple[Any, Any]:
     return pts, label
 
 
-def _stats_files(category: str, levels: Iterable[int]) -> list[Path]:
-    folder = Path("stats") / "after_merging_label_ids"
-    return [folder / f"{category}-level-{level}.txt" for level in levels]
+def _folder(category: str) -> Path:
+    return Path("ins_seg_h5") / category
 
 
-def _stats_text(paths: Iterable[str]) -> str:
-    return "".join(f"{i} {path} leaf\n" for i, path in enumerate(paths, start=1))
-
-
-def _write_stats(root: Path, category: str, levels: dict[int, tuple[str, ...]]) -> None:
-    for path, part_paths in zip(_stats_files(category, levels), levels.values(), strict=True):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(_stats_text(part_paths), encoding="utf-8")
-
-
-def _manifest_path(root: Path, category: str) -> Path:
-    return root / "ins_seg_h5" / category / _MANIFEST
-
-
-def _write_manifest(root: Path, category: str, arguments: dict[str, Any], report: GeneratedReport) -> None:
-    manifest = {
-        "version": VERSION,
-        "arguments": arguments,
-        "files": {p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()},
-        "report": {field.name: getattr(report, field.name) for field in fields(report)},
-    }
-    _manifest_path(root, category).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-
-def _read_manifest(root: Path, category: str, arguments: dict[str, Any]) -> GeneratedReport | None:
-    """The report of a complete cache with these arguments and this version, else None."""
-    try:
-        manifest = json.loads(_manifest_path(root, category).read_text(encoding="utf-8"))
-        current = manifest["version"] == VERSION and manifest["arguments"] == arguments
-        if not current or any((root / f).stat().st_size != size for f, size in manifest["files"].items()):
-            return None
-        report = manifest["report"]
-        parts = {int(level): counts for level, counts in report["parts"].items()}
-        least, median, most = report["parts_per_shape"]
-        return GeneratedReport(report["shapes"], parts, (least, median, most))
-    except (OSError, ValueError, KeyError, TypeError):  # missing, cut off or of another making
-        return None
+def _stored_report(stored: dict[str, Any]) -> GeneratedReport:
+    """JSON has text for the levels, and lists where the report has tuples."""
+    parts = {int(level): counts for level, counts in stored["parts"].items()}
+    least, median, most = stored["parts_per_shape"]
+    return GeneratedReport(stored["shapes"], parts, (least, median, most))
 
 
 def _check_ours(root: Path, category: str) -> None:
@@ -292,7 +242,7 @@ def _check_ours(root: Path, category: str) -> None:
     foreign = next(_foreign(root, category), None)
     if foreign is not None:
         raise FileExistsError(
-            f"{foreign} was not written by this function (no {_MANIFEST} vouches for it): pass an empty or new folder"
+            f"{foreign} was not written by this function (no {MANIFEST} vouches for it): pass an empty or new folder"
         )
 
 
@@ -305,10 +255,9 @@ def _foreign(root: Path, category: str) -> Iterator[Path]:
     yield from (p for p in root.iterdir() if p.name not in ("ins_seg_h5", "stats"))
     data = root / "ins_seg_h5"
     folders = sorted(data.iterdir()) if data.is_dir() else []
-    yield from (p for p in folders if not (p / _MANIFEST).is_file())
-    if not _manifest_path(root, category).is_file():
-        levels = _family(category).levels
+    yield from (p for p in folders if not (p / MANIFEST).is_file())
+    if not (root / _folder(category) / MANIFEST).is_file():
         # What an interrupted writing left is equal; PartNet's own file is not.
-        for path, part_paths in zip(_stats_files(category, levels), levels.values(), strict=True):
-            if (root / path).is_file() and (root / path).read_text(encoding="utf-8") != _stats_text(part_paths):
+        for path, text in stats_files(category, _family(category).levels).items():
+            if (root / path).is_file() and (root / path).read_text(encoding="utf-8") != text:
                 yield root / path

@@ -12,6 +12,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from probemb_adapters.scannet.files import NYU40
+from probemb_shapes.classes import Table, leaves
 from probemb_shapes.rooms.surfels import Surfels, from_points
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -19,16 +21,51 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SPLITS = ("train", "val")
 FILE = "objects.npz"
 
-LABELS: dict[str, int] = {
-    **{"wall": 1, "floor": 2, "ceiling": 22},
-    **{"cabinet": 3, "kitchen cabinet": 3, "upper cabinet": 3, "filing cabinet": 3},
-    **{"bed": 4, "chair": 5, "office chair": 5, "armchair": 5, "sofa": 6, "table": 7, "coffee table": 7},
-    **{"door": 8, "window": 9, "bookshelf": 10, "picture": 11, "counter": 12, "desk": 14, "curtain": 16},
-    **{"refrigerator": 24, "shower curtain": 28, "toilet": 33, "sink": 34, "bathtub": 36},
-    **{"wardrobe": 39, "radiator": 39, "trash can": 39, "piano": 39, "bench": 39, "washing machine": 39},
-    **{"tv stand": 39, "chest": 39, "crate": 39, "game table": 39, "treadmill": 39},
-    **{"pillow": 18, "books": 23, "tv": 25, "box": 29, "nightstand": 32, "lamp": 35, "monitor": 40, "laptop": 40},
+CLASSES: Table = {
+    "wall": ("wall",),
+    "floor": ("floor",),
+    "ceiling": ("ceiling",),
+    "cabinet": ("cabinet", "kitchen cabinet", "upper cabinet", "filing cabinet"),
+    "bed": ("bed",),
+    "chair": ("chair", "office chair", "armchair"),
+    "sofa": ("sofa",),
+    "table": ("table", "coffee table"),
+    "door": ("door",),
+    "window": ("window",),
+    "bookshelf": ("bookshelf",),
+    "picture": ("picture",),
+    "counter": ("counter",),
+    "desk": ("desk",),
+    "curtain": ("curtain",),
+    "refrigerator": ("refrigerator",),
+    "shower curtain": ("shower curtain",),
+    "toilet": ("toilet",),
+    "sink": ("sink",),
+    "bathtub": ("bathtub",),
+    "otherfurniture": (
+        "wardrobe",
+        "radiator",
+        "trash can",
+        "piano",
+        "bench",
+        "washing machine",
+        "tv stand",
+        "chest",
+        "crate",
+        "game table",
+        "treadmill",
+    ),
+    "pillow": ("pillow",),
+    "books": ("books",),
+    "television": ("tv",),
+    "box": ("box",),
+    "nightstand": ("nightstand",),
+    "lamp": ("lamp",),
+    "otherprop": ("monitor", "laptop"),
 }
+"""ScanNet class → the raw categories of it that rooms have."""
+
+LABELS = {raw: NYU40.index(name) for name, raw in leaves(CLASSES)}
 """Raw category → nyu40 id, the table of categories that is written beside the scenes."""
 
 # Raw categories that tell more than the class; a room is furnished by them.

@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from probemb_adapters.files import MANIFEST, may_replace, read_manifest, write_manifest
+from probemb_adapters.files import LICENCES, read_manifest, replaced_folder, write_manifest
 from probemb_adapters.scannet.files import NYU40
 from probemb_adapters.scannet.write import write_label_map, write_scene, write_split
 from probemb_shapes.rooms.furnish import furnished
@@ -145,20 +144,12 @@ def write_rooms(
     if scenes < 5:
         raise ValueError(f"expected at least 5 scenes, of which one is for validation, got {scenes}")
     arguments = {"scenes": scenes, "seed": seed, "cameras": cameras, "spacing": spacing, "source": models.checksum()}
-    made_from = {"version": VERSION, "arguments": arguments}
+    made_from = {"version": VERSION, "arguments": arguments, "licences": LICENCES}
     report = read_manifest(root, made_from, _stored_report)
-    if report is not None:
-        return report
-    if root.exists() and not may_replace(root):
-        raise FileExistsError(f"{root} holds other things than this cache (no {MANIFEST}): pass an empty or new folder")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-        new = Path(folder) / "new"
-        report = _write(new, models, scenes, seed, cameras, spacing, progress)
-        write_manifest(new, made_from, vars(report))
-        if root.exists():
-            root.rename(Path(folder) / "old")
-        new.rename(root)
+    if report is None:
+        with replaced_folder(root) as new:
+            report = _write(new, models, scenes, seed, cameras, spacing, progress)
+            write_manifest(new, made_from, vars(report))
     return report
 
 
