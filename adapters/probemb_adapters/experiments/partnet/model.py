@@ -69,10 +69,10 @@ class Model:
         chosen = {name: self.about.get(name, False) for name in ("class_aware", "refine")}  # older files do not say
         return {"background": self.background, **chosen}
 
-    def options(self, **changes: Any) -> Options:
-        """Those of the data that it was trained on."""
+    def options(self, points: int) -> Options:
+        """Those of the data that it was trained on, with as many points a shape."""
         names = ("category", "level", "class_agnostic", "generated_shapes")
-        return resolve(Options(**{name: self.about[name] for name in names if name in self.about}, **changes))
+        return resolve(Options(**{name: self.about[name] for name in names if name in self.about}, points=points))
 
     def save(self, path: Path) -> Path:
         return save_model(path, self.network, self.classes, self.about)
