@@ -23,7 +23,6 @@ from statistics import fmean
 from typing import Annotated, Any, Literal
 
 import partnet_pointnet2 as partnet
-import torch
 import tyro
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -34,7 +33,6 @@ from probemb_adapters.experiments.run import table_text, write_table
 from probemb_adapters.report import Row, Table
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, refine_instances
-from probemb_lib.instances import keep_instances
 from probemb_lib.metrics import PartNetAP
 
 IOU = 0.5
@@ -69,8 +67,7 @@ def ways(background: int | None, options: Options) -> dict[str, Way]:
     refine = partial(refine_instances, background=background)
 
     def without_small(x: GaussianEmbedding, p: Tensor, found: Instances) -> Instances:
-        size = torch.bincount(found.label[found.label >= 0], minlength=len(found))
-        return keep_instances(found, size >= options.min_points)
+        return found.keep(found.size >= options.min_points)
 
     def points_moved(x: GaussianEmbedding, p: Tensor, found: Instances) -> Instances:
         """The groups of the refinement with the classes and scores of the seeds."""
