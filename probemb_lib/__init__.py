@@ -5,9 +5,7 @@ Every point is a Gaussian, similarity is the Bhattacharyya kernel, and a greedy 
 
 from probemb_lib import convert, functional, labels, metrics
 from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
-from probemb_lib.clustering.greedy import ThresholdFit, fit_threshold, greedy_cluster
-from probemb_lib.clustering.refine import refine_instances
-from probemb_lib.clustering.tiles import cluster_tiles
+from probemb_lib.clustering import ThresholdFit, cluster_tiles, fit_threshold, greedy_cluster, refine_instances
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.head import DeterministicHead, HeadOutput, ProbabilisticHead
 from probemb_lib.instances import Instances
@@ -20,8 +18,7 @@ from probemb_lib.losses.dice import LogDiceLoss
 from probemb_lib.losses.entropy import EntropyRegularizer
 from probemb_lib.losses.learnable_margin import LearnableMarginLoss
 from probemb_lib.losses.seed_mse import SeedMSELoss
-from probemb_lib.margin.cluster import MarginInstances, margin_cluster
-from probemb_lib.margin.head import LearnableMarginHead, MarginOutput
+from probemb_lib.margin import LearnableMarginHead, MarginInstances, MarginOutput, margin_cluster
 from probemb_lib.similarity import cosine_similarity, log_bhattacharyya, log_bhattacharyya_paired
 
 __version__ = "0.1.0"

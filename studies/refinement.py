@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -34,7 +33,6 @@ from probemb_adapters.experiments.run import table_text, write_table
 from probemb_adapters.report import Row, Table
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, refine_instances
-from probemb_lib.instances import keep_instances
 from probemb_lib.metrics import PartNetAP
 from probemb_shapes.demo_data import PROJECT, partnet_folder
 
@@ -70,8 +68,7 @@ def ways(background: int | None, options: Options) -> dict[str, Way]:
     refine = partial(refine_instances, background=background)
 
     def without_small(x: GaussianEmbedding, p: Tensor, found: Instances) -> Instances:
-        size = torch.bincount(found.label[found.label >= 0], minlength=len(found))
-        return keep_instances(found, size >= options.min_points)
+        return found.keep(found.size >= options.min_points)
 
     def points_moved(x: GaussianEmbedding, p: Tensor, found: Instances) -> Instances:
         """The groups of the refinement with the classes and scores of the seeds."""

@@ -193,11 +193,13 @@ def test_direction_of_imports() -> None:
         "probemb_lib.segments": 0,
         "probemb_lib.labels": 0,
         "probemb_lib.convert": 0,
-        "probemb_lib.clustering._index": 0,
+        "probemb_lib.clustering.grid": 0,
         "probemb_lib.similarity": 1,
         "probemb_lib.head": 1,
         "probemb_lib.aggregate": 1,
         "probemb_lib.instances": 1,
+        "probemb_lib.clustering._index": 1,
+        "probemb_lib.clustering.inputs": 1,
         "probemb_lib.margin.head": 1,
         "probemb_lib.similarity_sums": 2,
         "probemb_lib.margin.lovasz": 2,
@@ -205,6 +207,7 @@ def test_direction_of_imports() -> None:
         "probemb_lib.clustering.refine": 2,
         "probemb_lib.clustering.greedy": 3,
         "probemb_lib.margin.cluster": 3,
+        "probemb_lib.clustering.fit": 4,
         "probemb_lib.clustering.tiles": 4,
     }
 
@@ -217,13 +220,14 @@ def test_direction_of_imports() -> None:
             here, there = layer(name), layer(other)
             if here is not None and there is not None and here < 3:
                 assert there < here or (there == here == 1), f"{name} imports {other}"
-    for name in ("gaussian", "convert", "clustering._index", "segments"):
+    for name in ("gaussian", "convert", "clustering.grid", "segments"):
         assert not graph[f"probemb_lib.{name}"], f"{name} stands alone"
+    assert graph["probemb_lib.clustering._index"] == {"probemb_lib.clustering.grid"}
     for name, others in graph.items():
         assert "probemb_lib" not in others, f"{name} imports the whole package"
         if name.startswith("probemb_lib.metrics"):
             assert all(other.startswith("probemb_lib.metrics") for other in others), f"{name} imports {others}"
-        if name not in ("probemb_lib", "probemb_lib.clustering.tiles"):
+        if name not in ("probemb_lib", *(f"probemb_lib.clustering{module}" for module in ("", ".fit", ".tiles"))):
             assert "probemb_lib.clustering.greedy" not in others, f"{name} imports the clustering"
             assert "probemb_lib.functional" not in others, f"{name} imports the functions of the losses"
 

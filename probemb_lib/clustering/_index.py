@@ -15,28 +15,28 @@ Nothing here overflows or underflows in float64 for |ln σ| ≤ 300, |μ| ≤ 1e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST_SEEDS = 256  # seeds are ranked in growing chunks: few are needed when instances are large
-MAX_CELLS_PER_AXIS = 1 << 10
-MAX_GRID_AXES = 3
-MAX_GRID_ROWS = 4096  # cells along the last axis lie together: a box is a number of rows
-SCANS_BEFORE_INDEX = 4  # building the index costs about as much as so many scans of one coordinate of all points
-COMPARISON = 8  # of a point with a seed costs as much as looking at so many coordinates in a scan
-MIN_POINTS_FOR_INDEX = 1000  # a scan of fewer is as quick as a look into the index
-MIN_POINTS_A_ROW = 8  # nor does a box of more rows than this pay
-SLACK = 1e-12  # of ln κ near ln τ, more than rounding in float64
-ROUNDING = 1e-3  # no coordinate in cells is off by more, in float32
-BLOCK = 1 << 14  # points compared at a time: what is computed on the way stays in the cache
+from probemb_lib.clustering.grid import (
+    MIN_POINTS_FOR_INDEX,
+    SCANS_BEFORE_INDEX,
+    AnyFloats,
+    Floats,
+    Grid,
+    Integers,
+    ranges,
+)
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-AnyFloats = NDArray[np.floating[Any]]
+FIRST_SEEDS = 256  # seeds are ranked in growing chunks: few are needed when instances are large
+COMPARISON = 8  # of a point with a seed costs as much as looking at so many coordinates in a scan
+MIN_POINTS_A_ROW = 8  # a box of the grid with fewer, had all points been in it, does not pay
+SLACK = 1e-12  # of ln κ near ln τ, more than rounding in float64
+BLOCK = 1 << 14  # points compared at a time: what is computed on the way stays in the cache
 
 
 class _Reach:
@@ -62,93 +62,6 @@ class _Reach:
 def _reach(log_tau: float) -> _Reach:
     """Once for all clouds of a batch."""
     return _Reach(log_tau)
-
-
-class _Axis(NamedTuple):
-    """One coordinate, cut into cells."""
-
-    number: int  # of the coordinate
-    low: float
-    scale: float
-    last: int  # cell
-    stride: int
-
-    def cells(self, x: AnyFloats) -> NDArray[np.int32]:
-        """The cell of each coordinate; those beyond the ends are in the first and the last."""
-        cell = x - self.low
-        with np.errstate(over="ignore"):
-            cell *= self.scale
-        return np.clip(cell, 0, self.last, out=cell).astype(np.int32)
-
-    def span(self, center: float, reach: float) -> tuple[int, int]:
-        """The first and the last cell with coordinates within reach."""
-        first = (center - reach - self.low) * self.scale - ROUNDING
-        last = (center + reach - self.low) * self.scale + ROUNDING
-        return int(min(max(first, 0.0), self.last)), int(min(max(last, 0.0), self.last))
-
-
-class _Grid:
-    """Points sorted by the cell of a regular grid; the cells of a row along the last axis follow each other.
-
-    Args:
-        coordinates: of all points, one array an axis.
-        reach: typical distance along each axis, from a point to the end of a box. The axes with most of these count.
-    """
-
-    def __init__(self, coordinates: Sequence[AnyFloats] | AnyFloats, reach: Floats) -> None:
-        step = max(1, len(coordinates[0]) // 1000)
-        ends = np.array([_ends(x, step) for x in coordinates])
-        with np.errstate(over="ignore"):  # their number is limited below
-            cells = (ends[:, 1] - ends[:, 0]) / np.maximum(reach, 1e-300)
-        numbers = np.sort(np.argsort(-cells, kind="stable")[:MAX_GRID_AXES])
-        # About two cells a reach: smaller boxes of candidates cost more rows.
-        self.count = np.minimum(2 * cells[numbers], MAX_CELLS_PER_AXIS - 1).astype(np.int64) + 1
-        tiny = 4096 * np.finfo(coordinates[0].dtype).tiny
-        self.axes = []
-        stride = int(self.count.prod())
-        key = np.zeros(len(coordinates[0]), dtype=np.int32)
-        for number, count in zip(numbers.tolist(), self.count.tolist(), strict=True):
-            low, high = ends[number].tolist()
-            stride //= count
-            axis = _Axis(number, low, count / max(high - low, tiny), count - 1, stride)
-            key += axis.cells(coordinates[number]) * np.int32(stride)
-            self.axes.append(axis)
-        # Two passes by 16 bits, which numpy sorts in linear time (MAX_CELLS_PER_AXIS ** 3 < 2 ** 31).
-        order = np.argsort((key & 0xFFFF).astype(np.uint16), kind="stable")
-        if self.count.prod() > 1 << 16:
-            order = order[np.argsort((key >> 16).astype(np.uint16)[order], kind="stable")]
-        self.order, self.key = order, key[order]
-
-    def rows(
-        self, center: Sequence[float] | Floats, reach: Sequence[float] | Floats, most: float | None = None
-    ) -> tuple[Integers, Integers] | None:
-        """Where the rows of cells of a box start and end in the sorted points; None if they are more than ``most``."""
-        spans = [axis.span(float(center[axis.number]), float(reach[axis.number])) for axis in self.axes]
-        if math.prod(last - first + 1 for first, last in spans[:-1]) > (MAX_GRID_ROWS if most is None else most):
-            return None
-        base = np.zeros(1, dtype=np.int32)
-        for axis, (first, last) in zip(self.axes[:-1], spans[:-1], strict=True):
-            steps = np.arange(first, last + 1, dtype=np.int32)
-            steps *= axis.stride
-            base = (base[:, None] + steps).ravel()
-        first, last = spans[-1]
-        return self.key.searchsorted(base + first), self.key.searchsorted(base + (last + 1))
-
-    def keep(self, positions: Integers) -> None:
-        """Forget all but some of the sorted points."""
-        self.order, self.key = self.order.take(positions), self.key.take(positions)
-
-
-def _ends(x: AnyFloats, step: int) -> tuple[float, float]:
-    """Lowest and highest coordinate, or of nearly all points if others are so far away that cells would be large."""
-    low, high = float(x.min()), float(x.max())
-    sample = np.sort(x[::step])
-    few = sample.size // 100
-    near, far = float(sample[few]), float(sample[-1 - few])
-    most = far - near
-    if high - low > 10 * most > 0:
-        low, high = max(low, near - most), min(high, far + most)
-    return float(x.dtype.type(low)), high
 
 
 class _Seeds(NamedTuple):
@@ -191,7 +104,7 @@ class _Left:
         self.rows = np.arange(n)
         self.is_open = np.ones(n, dtype=np.bool_)
         self.open = n
-        self.grid: _Grid | None = None
+        self.grid: Grid | None = None
         self.scanned = 0
 
     def seeds(self, points: Integers) -> _Seeds:
@@ -224,9 +137,9 @@ class _Left:
         if self.grid is None and scans_cost_more and self.open > MIN_POINTS_FOR_INDEX:
             self._build_grid()
         if self.grid is not None:
-            rows = self.grid.rows(center, reach, min(MAX_GRID_ROWS, self.rows.size // MIN_POINTS_A_ROW))
+            rows = self.grid.rows(center, reach, self.rows.size // MIN_POINTS_A_ROW)
             if rows is not None:
-                near = _ranges(*rows)
+                near = ranges(*rows)
                 return np.asarray(near.take(self.is_open.take(near).nonzero()[0]))
         return self._scan(center, reach)
 
@@ -243,7 +156,7 @@ class _Left:
         log_std = self.given[1][:, self.rows.take(points)].astype(std.dtype)  # that of σ would be rounded
         sample = std[:, :: max(1, points.size // 1000)].T.astype(np.float64)
         typical = np.median(self.reach(sample, self.max_std), axis=0)
-        grid = _Grid([*mean, *log_std], np.append(typical, np.full(self.dim, self.log_reach)))
+        grid = Grid([*mean, *log_std], np.append(typical, np.full(self.dim, self.log_reach)))
         self._keep(points.take(grid.order))
         self.grid = grid
 
@@ -347,13 +260,3 @@ def _best(score: AnyFloats, rows: Integers, count: int) -> Integers:
         some = np.append(better, (s == least).nonzero()[0][: count - better.size])
         rows, s = rows.take(some), s.take(some)
     return rows.take(np.argsort(-s, kind="stable"))
-
-
-def _ranges(starts: Integers, ends: Integers) -> Integers:
-    """All positions of some ranges, one after the other."""
-    filled = ends > starts
-    starts, lengths = starts[filled], (ends - starts)[filled]
-    ends = lengths.cumsum()
-    positions = (starts - ends + lengths).repeat(lengths)
-    positions += np.arange(positions.size)
-    return positions

@@ -1,10 +1,6 @@
-"""Greedy clustering of Gaussian embeddings into instances (section 3.4, Eq. 11 of the paper), and its threshold."""
+"""Greedy clustering of Gaussian embeddings into instances (section 3.4, Eq. 11 of the paper)."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,15 +8,10 @@ from torch import Tensor
 
 from probemb_lib.clustering._index import greedy_indexed
 from probemb_lib.clustering._rounds import greedy_rounds
+from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits, check_threshold
 from probemb_lib.clustering.refine import refine_instances
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
-from probemb_lib.instances import Instances, best_foreground, check_clustering, keep_instances
-
-Target = TypeVar("Target")
-
-MIN_THRESHOLD = 1e-50  # like the limits of the embedding: no float64 number overflows or underflows
-
-DEFAULT_GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+from probemb_lib.instances import Instances
 
 
 @torch.no_grad()
@@ -47,7 +38,7 @@ def greedy_cluster(
         embedding: N Gaussians.
         probabilities: (N, L) score maps; rows need not sum to one.
         batch: (N,) cloud of each point, in any order; None is one cloud. Points of two clouds never join.
-        threshold: τ in (0, 1], fitted on validation data (:func:`fit_threshold`); 0.35 in the paper.
+        threshold: τ in (0, 1], fitted on validation data (:func:`~probemb_lib.fit_threshold`); 0.35 in the paper.
         min_score: stop at seeds below this probability; the points that are left have label −1.
         min_points: drop instances with fewer points; these have label −1 and join no other.
         background: column of the background. Points that are likeliest background are not clustered. None: there is
@@ -68,9 +59,9 @@ def greedy_cluster(
     (tensor([0, 0, 1]), tensor([0.9000, 0.7000]))
     """
     x = check_embedding(embedding)
-    if not MIN_THRESHOLD <= threshold <= 1:
-        raise ValueError(f"expected threshold in (0, 1], at least {MIN_THRESHOLD}, got {threshold}")
-    check_clustering(x, probabilities, batch, min_score, min_points, background)
+    check_threshold(threshold)
+    check_limits(min_score, min_points)
+    check_clustering(x, probabilities, background, batch)
     probabilities = at_least_float32(probabilities)
     score, semantic = best_foreground(probabilities, background)
     rows = None if background is None else _foreground(probabilities, background, score, semantic)
@@ -106,10 +97,7 @@ def greedy_cluster(
     )
     if refine:
         instances = refine_instances(embedding, probabilities, instances, background=background)
-    if min_points > 1:
-        size = torch.bincount(instances.label[instances.label >= 0], minlength=len(instances))
-        instances = keep_instances(instances, size >= min_points)
-    return instances
+    return instances.keep(instances.size >= min_points) if min_points > 1 else instances
 
 
 def _foreground(probabilities: Tensor, background: int, score: Tensor, semantic: Tensor) -> Tensor:
@@ -157,68 +145,3 @@ def _cluster_cloud(
     """Some rows, in their order, as one cloud."""
     mean, log_std = (t.index_select(0, rows).expand(-1, x.dim) for t in x)
     return _cluster_clouds(mean, log_std, score, None, group, tau, min_score)
-
-
-class ThresholdFit(NamedTuple):
-    """The threshold with the best metric, and the metric of every one that was tried."""
-
-    threshold: float
-    metric: float
-    grid: tuple[float, ...]
-    metrics: tuple[float, ...]
-
-
-def fit_threshold(
-    outputs: Sequence[tuple[GaussianEmbedding, Tensor]],
-    targets: Sequence[Target],
-    metric: Callable[[list[Instances], Sequence[Target]], float],
-    grid: Sequence[float] = DEFAULT_GRID,
-    *,
-    min_score: float = 0.0,
-    min_points: int = 1,
-    background: int | None = 0,
-    class_aware: bool = False,
-    refine: bool = False,
-) -> ThresholdFit:
-    """The clustering threshold τ with the best metric on validation data (section 3.4).
-
-    Args:
-        outputs: (embedding, probabilities) of each cloud.
-        targets: the ground truth of each cloud, whatever ``metric`` takes.
-        metric: from the instances of all clouds and their targets to a number, the higher the better.
-        grid: thresholds to try, in (0, 1]. The first of equal metrics wins; NaN never does.
-        min_score, min_points, background, class_aware, refine: see :func:`greedy_cluster`.
-
-    Raises:
-        ValueError: nothing to fit on, an empty grid, or the metric is NaN for every threshold.
-
-    >>> x = GaussianEmbedding(torch.tensor([[0.0], [2.0], [9.0]]), torch.zeros(3, 1))  # κ of the first two: 0.61
-    >>> truth = torch.tensor([0, 0, 1])
-    >>> fit_threshold([(x, torch.ones(3, 1))], [truth], lambda found, truth: float((found[0].label == truth[0]).sum()),
-    ...               grid=(0.9, 0.5), background=None)
-    ThresholdFit(threshold=0.5, metric=3.0, grid=(0.9, 0.5), metrics=(1.0, 3.0))
-    """
-    if len(outputs) == 0 or len(outputs) != len(targets):
-        raise ValueError(f"expected as many targets as outputs and at least one, got {len(targets)} and {len(outputs)}")
-    if len(grid) == 0:
-        raise ValueError("expected at least one threshold in grid, got none")
-    metrics = []
-    for threshold in grid:
-        found = [
-            greedy_cluster(
-                embedding,
-                probabilities,
-                threshold=threshold,
-                min_score=min_score,
-                min_points=min_points,
-                background=background,
-                class_aware=class_aware,
-                refine=refine,
-            )
-            for embedding, probabilities in outputs
-        ]
-        metrics.append(float(metric(found, targets)))
-    if all(math.isnan(m) for m in metrics):
-        raise ValueError("expected a metric that is a number for some threshold, got NaN for all; no ground truth?")
-    best = max((i for i, m in enumerate(metrics) if not math.isnan(m)), key=lambda i: metrics[i])
-    return ThresholdFit(float(grid[best]), metrics[best], tuple(float(t) for t in grid), tuple(metrics))

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from probemb_lib.aggregate import InstanceIndex, aggregate_members, index_instances
+from probemb_lib.clustering.inputs import best_foreground, check_clustering
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, columns
-from probemb_lib.instances import Instances, best_foreground, check_clustering, keep_instances
+from probemb_lib.instances import Instances
 from probemb_lib.segments import segment_sum, take
 
 SIZE_EXPONENT = 0.25  # of the instance's share of the cloud, in the score
@@ -79,7 +80,7 @@ def refine_instances(
         raise ValueError(f"expected instances of {n} points, got {tuple(found.label.shape)}")
     if found.label.device != x.mean.device:
         raise TypeError(f"expected instances on {x.mean.device}, got {found.label.device}")
-    check_clustering(x, probabilities, found.point_batch, 0.0, 1, background)
+    check_clustering(x, probabilities, background, found.point_batch)
     if n and int(found.label.max()) >= k:
         raise ValueError(f"expected labels under {k}, the number of instances, got {int(found.label.max())}")
     if found.embedding.dim != x.dim:
@@ -106,7 +107,7 @@ def refine_instances(
         index = index_instances(label)
         members = take(points, index.member)
     keep = torch.zeros(k, dtype=torch.bool, device=device).index_fill(0, index.id.to(device), True)
-    found = keep_instances(found, keep)
+    found = found.keep(keep)
     if len(found) == 0:
         return found
     center = columns(check_embedding(found.embedding)).to(place).double()

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from probemb_lib.clustering.greedy import MIN_THRESHOLD, _cluster_cloud, greedy_cluster
+from probemb_lib.clustering.greedy import _cluster_cloud, greedy_cluster
+from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits, check_threshold
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
 from probemb_lib.head import HeadOutput
-from probemb_lib.instances import Instances, best_foreground, check_clustering
+from probemb_lib.instances import Instances
 
 Integers = NDArray[np.int64]
 
@@ -94,13 +95,9 @@ def cluster_tiles(
     """
     axes = _check_grid(positions, tile_size, overlap, axes)
     stitch_threshold = threshold if stitch_threshold is None else stitch_threshold
-    for name, value in (("threshold", threshold), ("stitch_threshold", stitch_threshold)):
-        if not MIN_THRESHOLD <= value <= 1:
-            raise ValueError(f"expected {name} in (0, 1], at least {MIN_THRESHOLD}, got {value}")
-    if math.isnan(min_score):
-        raise ValueError("expected a number for min_score, got NaN; -inf is no limit")
-    if min_points < 1:
-        raise ValueError(f"expected min_points >= 1, got {min_points}")
+    check_threshold(threshold)
+    check_threshold(stitch_threshold, "stitch_threshold")
+    check_limits(min_score, min_points)
     cluster = partial(
         greedy_cluster, threshold=threshold, min_score=min_score, background=background, class_aware=class_aware
     )
@@ -309,7 +306,7 @@ def _check_predicted(
         x = check_embedding(result[0])
         if x.mean.shape[0] != len(tile.rows):
             raise ValueError(f"expected {len(tile.rows)} rows, one for each of index, got {x.mean.shape[0]}")
-        check_clustering(x, result[1], None, 0.0, 1, background)
+        check_clustering(x, result[1], background)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{tile}: {error}") from error
     return x, at_least_float32(result[1])

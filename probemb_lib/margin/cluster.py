@@ -8,59 +8,18 @@ way its points are open no more. Every decision is taken in float64: φ > ½ is 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probemb_lib.clustering._index import MIN_POINTS_FOR_INDEX, SCANS_BEFORE_INDEX, _Grid, _ranges
+from probemb_lib.clustering.grid import MIN_POINTS_FOR_INDEX, SCANS_BEFORE_INDEX, Floats, Grid, Integers, ranges
+from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
-from probemb_lib.instances import Instances, best_foreground, check_clustering
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from probemb_lib.margin.instances import MarginInstances
 
 LIMIT = 2 * math.log(2)  # of Σ z²
-
-
-@dataclass(frozen=True)
-class MarginInstances(Instances):
-    """Instances that may share points: ``label`` is the last instance of a point, :meth:`masks` are whole.
-
-    A later instance overwrites earlier ones in ``label``, and may leave nothing of one. What Neven et al. evaluate is
-    the masks as they were found.
-
-    Attributes:
-        member: (S,) int64, rows of the points of each instance, instance after instance.
-        member_ptr: (K+1,) int64, instance k owns ``member[member_ptr[k]:member_ptr[k+1]]``. S < 2 N, since more than
-            half of each instance was in none before.
-    """
-
-    member: Tensor
-    member_ptr: Tensor
-
-    def masks(self) -> Tensor:
-        """(K, N) bool, one mask an instance, as it was found; two masks may share points."""
-        k = torch.arange(len(self), device=self.label.device)
-        mask = torch.zeros((len(self), self.label.shape[0]), dtype=torch.bool, device=self.label.device)
-        mask[k.repeat_interleave(self.member_ptr.diff()), self.member] = True
-        return mask
-
-    def split(self, num_clouds: int | None = None) -> list[Instances]:
-        """One MarginInstances a cloud; see :meth:`Instances.split`."""
-        clouds: list[Instances] = []
-        for b, cloud in enumerate(super().split(num_clouds)):
-            first = int((self.batch < b).sum())  # rows of a cloud lie together, in order of the clouds
-            ptr = self.member_ptr[first : first + len(cloud) + 1]
-            row = torch.cumsum(self.point_batch == b, 0) - 1
-            clouds.append(
-                MarginInstances(
-                    **vars(cloud), member=row[self.member[int(ptr[0]) : int(ptr[-1])]], member_ptr=ptr - ptr[0]
-                )
-            )
-        return clouds
 
 
 @torch.no_grad()
@@ -107,7 +66,8 @@ def margin_cluster(
     (tensor([ 0,  0,  0, -1]), tensor([0.9000]), tensor([1]))
     """
     x = check_embedding(embedding)
-    check_clustering(x, probabilities, batch, min_score, min_points, background)
+    check_limits(min_score, min_points)
+    check_clustering(x, probabilities, background, batch)
     if math.isnan(foreground):
         raise ValueError("expected a number for foreground, got NaN; -inf lets all points take part")
     device, n = x.mean.device, x.mean.shape[0]
@@ -183,7 +143,7 @@ class _Neighbours:
 
     def __init__(self, mean: Floats, log_std: Floats) -> None:
         self.mean, self.std = mean, np.exp(log_std)
-        self.grid: _Grid | None = None
+        self.grid: Grid | None = None
         self.scans = 0
 
     def __call__(self, seed: int) -> Integers:
@@ -201,10 +161,10 @@ class _Neighbours:
         n = self.mean.shape[1]
         if self.grid is None and self.scans > SCANS_BEFORE_INDEX and n > MIN_POINTS_FOR_INDEX:
             sample = self.std[:, :: max(1, n // 1000)]
-            self.grid = _Grid(self.mean, np.median(self._reach(sample), axis=1))
+            self.grid = Grid(self.mean, np.median(self._reach(sample), axis=1))
         cells = self.grid.rows(center, reach) if self.grid is not None else None
         if self.grid is not None and cells is not None:
-            return np.asarray(self.grid.order[_ranges(*cells)])
+            return np.asarray(self.grid.order[ranges(*cells)])
         self.scans += 1
         return np.flatnonzero(np.abs(self.mean[0] - center[0]) <= reach[0])
 

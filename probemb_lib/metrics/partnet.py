@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from probemb_lib.metrics._inputs import Array, Bool, Float32, Float64, Int, as_integers, as_numpy
+from probemb_lib.metrics.base import Evaluator
+from probemb_lib.metrics.inputs import Array, Bool, Float32, Float64, Int, as_integers, as_numpy, as_scores
 
 _LEVELS = np.arange(0, 1.01, 0.01).astype(np.float32)  # (101,) levels of recall
 _CHUNK = 1 << 14  # points a matrix product takes at once; float32 counts are exact up to 2²⁴
@@ -30,7 +31,7 @@ class _Shape(NamedTuple):
     gt_class: Int  # (G,) of the rows that own a point
 
 
-class PartNetAP:
+class PartNetAP(Evaluator[_Shape]):
     """Part and shape mAP of PartNet instance segmentation.
 
     A prediction is compared with the ground-truth (GT) instances of its own class in its shape. Predictions
@@ -76,18 +77,17 @@ class PartNetAP:
     0.505
     """
 
+    _cloud = "shape"
+    _settings = ("num_classes", "iou_thresholds")
+
     def __init__(self, num_classes: int, iou_thresholds: Sequence[float] = (0.25, 0.5, 0.75)) -> None:
+        super().__init__()
         self.num_classes = operator.index(num_classes)
         self.iou_thresholds = tuple(float(t) for t in iou_thresholds)
         if self.num_classes < 1:
             raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
         if not self.iou_thresholds or not all(0 <= t < 1 for t in self.iou_thresholds):
             raise ValueError(f"iou_thresholds: expected one or more numbers in [0, 1), got {iou_thresholds}")
-        self._shapes: list[_Shape] = []
-
-    def reset(self) -> None:
-        """Forget all shapes."""
-        self._shapes = []
 
     def update(
         self,
@@ -164,42 +164,6 @@ class PartNetAP:
         overlap, pred_size = _count_labels(label, len(pred_classes), gt_instance, len(gt_classes), kept)
         self._add(overlap, pred_size, pred_classes, pred_scores, gt_instance, gt_classes)
 
-    def merge_state(self, other: PartNetAP) -> None:
-        """Append the shapes of another object to those of this one; the other stays as it is.
-
-        Raises:
-            TypeError: ``other`` is no PartNetAP.
-            ValueError: the classes or thresholds differ.
-        """
-        if not isinstance(other, PartNetAP):
-            raise TypeError(f"other: expected a PartNetAP, got {type(other).__name__}")
-        mine, theirs = (self.num_classes, self.iou_thresholds), (other.num_classes, other.iou_thresholds)
-        if mine != theirs:
-            raise ValueError(
-                f"other: expected (num_classes, iou_thresholds) = {mine}, got {theirs}; "
-                "merge only evaluators with equal settings"
-            )
-        self._shapes = self._shapes + other._shapes
-
-    def subset(self, shapes: Sequence[int]) -> PartNetAP:
-        """The same evaluator over some of its shapes, by number in order of update; repeats count as often.
-
-        For bootstrap intervals: ``metric.subset(rng.integers(len(metric), size=len(metric))).compute()``.
-
-        Raises:
-            IndexError: no such shape.
-        """
-        wrong = [i for i in shapes if not 0 <= operator.index(i) < len(self._shapes)]
-        if wrong:
-            raise IndexError(f"expected shapes in [0, {len(self._shapes)}), got {wrong[0]}")
-        result = PartNetAP(self.num_classes, self.iou_thresholds)
-        result._shapes = [self._shapes[i] for i in shapes]
-        return result
-
-    def __len__(self) -> int:
-        """B, the shapes so far."""
-        return len(self._shapes)
-
     def compute(self) -> dict[str, NDArray[Any]]:
         """The results over all B shapes so far, as fractions (not per cent), shapes in order of update.
 
@@ -212,14 +176,14 @@ class PartNetAP:
             - ``shape_valid`` bool (B,): the shape has GT or a prediction.
             - ``shape_map`` float64 (T,): mean of ``shape_ap`` over valid shapes; nan if there is none.
         """
-        c, b = self.num_classes, len(self._shapes)
+        c, b = self.num_classes, len(self._records)
         pred_class, pred_score, hit, gt_class = self._pooled()
         class_gt_count = np.bincount(gt_class, minlength=c)
         class_ap = _average_precisions(hit, pred_score, pred_class, class_gt_count)  # (T, C)
 
         # Within each shape the same, grouped by the pair (shape, class) instead of the class.
-        pred_pair = pred_class + c * _repeat([len(s.pred_class) for s in self._shapes])
-        gt_pair = gt_class + c * _repeat([len(s.gt_class) for s in self._shapes])
+        pred_pair = pred_class + c * _repeat([len(s.pred_class) for s in self._records])
+        gt_pair = gt_class + c * _repeat([len(s.gt_class) for s in self._records])
         pair_gt_count = np.bincount(gt_pair, minlength=b * c)
         present = (pair_gt_count + np.bincount(pred_pair, minlength=b * c) > 0).reshape(b, c)
         pair_ap = _average_precisions(hit, pred_score, pred_pair, pair_gt_count)  # (T, B·C)
@@ -289,7 +253,7 @@ class PartNetAP:
         gt_classes: Int,
     ) -> None:
         """Match one shape, given |prediction ∩ GT| (P, G) and |prediction| (P,) without `other` points."""
-        classes, scores = self._classes("pred_classes", pred_classes), _scores(pred_scores)
+        classes, scores = self._classes("pred_classes", pred_classes), as_scores(pred_scores).astype(np.float32)
         if not len(classes) == len(scores) == len(pred_size):
             raise ValueError(
                 f"expected a class and a score for each of the {len(pred_size)} predictions, got "
@@ -303,13 +267,13 @@ class PartNetAP:
         # left owns a point, so no union is empty.
         iou = overlap / (pred_size[rank, None] + gt_size[gt] - overlap)  # (P, G)
         iou[classes[:, None] != gt_classes[gt]] = 0
-        self._shapes.append(_Shape(classes, scores[rank], _match(iou, self.iou_thresholds), gt_classes[gt]))
+        self._records.append(_Shape(classes, scores[rank], _match(iou, self.iou_thresholds), gt_classes[gt]))
 
     def _pooled(self) -> _Shape:
         """All shapes end to end, in order."""
         no_hit = np.zeros((len(self.iou_thresholds), 0), np.bool_)
         empty = _Shape(np.zeros(0, np.int64), np.zeros(0, np.float32), no_hit, np.zeros(0, np.int64))
-        return _Shape(*(np.concatenate(parts, axis=-1) for parts in zip(empty, *self._shapes, strict=True)))
+        return _Shape(*(np.concatenate(parts, axis=-1) for parts in zip(empty, *self._records, strict=True)))
 
 
 def average_precision(hit: Array, gt_count: int) -> float:
@@ -467,14 +431,3 @@ def _kept(other: Array | None, length: int) -> Bool:
     if array.shape != (length,):
         raise ValueError(f"other: expected shape ({length},) as gt_instance, got {array.shape}")
     return np.asarray(~array)
-
-
-def _scores(x: Array) -> Float32:
-    array = as_numpy(x)
-    if array.ndim != 1:
-        raise ValueError(f"pred_scores: expected one dimension, got shape {array.shape}")
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"pred_scores: expected real numbers, got {array.dtype}")
-    if np.isnan(array).any():
-        raise ValueError(f"pred_scores: expected no NaN, got {np.isnan(array).sum()}; look for their source")
-    return array.astype(np.float32)

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from probemb_lib.metrics._inputs import Array, Bool, Float64, Int, as_integers, as_numpy
+from probemb_lib.metrics.base import Evaluator
+from probemb_lib.metrics.inputs import Array, Bool, Float64, Int, as_integers, as_numpy, as_scores
 
 CLASS_IDS = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
+"""nyu40 ids of the 18 classes of ScanNet v2's instance benchmark."""
 
 # In the script they come from numpy.arange and are up to 4e-16 larger. That makes no difference: a quotient of two
 # counts that is not exactly 3/5 is further from it, and one that is exceeds neither 0.6 nor 0.6000000000000001.
@@ -53,7 +55,7 @@ class _Curves(NamedTuple):
     recall: Float64  # (T, M) nan without GT
 
 
-class ScanNetAP:
+class ScanNetAP(Evaluator[_Scene]):
     """AP, AP50 and AP25 of ScanNet instance segmentation.
 
     - *Ground truth* (GT): the vertices of one id ``label · 1000 + instance`` with a label of ``class_ids``. All other
@@ -100,18 +102,17 @@ class ScanNetAP:
     (0.5556, 1.0, 1.0)
     """
 
+    _cloud = "scene"
+    _settings = ("class_ids", "min_region_size")
+
     def __init__(self, class_ids: Sequence[int] = CLASS_IDS, *, min_region_size: int = 100) -> None:
+        super().__init__()
         self.class_ids = tuple(operator.index(i) for i in class_ids)
         self.min_region_size = operator.index(min_region_size)
         if not self.class_ids or min(self.class_ids) < 1 or len(set(self.class_ids)) < len(self.class_ids):
             raise ValueError(f"class_ids: expected one or more distinct labels from 1 on, got {class_ids}")
         if self.min_region_size < 1:
             raise ValueError(f"min_region_size: expected at least 1 vertex, got {min_region_size}")
-        self._scenes: list[_Scene] = []
-
-    def reset(self) -> None:
-        """Forget all scenes."""
-        self._scenes = []
 
     def update(self, pred_masks: Array, pred_labels: Array, pred_scores: Array, gt: Array) -> None:
         """Add one scene whose predictions are masks, which may overlap. The order of the predictions counts.
@@ -202,23 +203,6 @@ class ScanNetAP:
         counts = np.bincount(pair, minlength=len(truth.size) * (num_pred + 1)).reshape(-1, num_pred + 1)
         self._add(counts[:, 1:].T, pred_labels, pred_scores, truth)
 
-    def merge_state(self, other: ScanNetAP) -> None:
-        """Add the scenes of another object to those of this one; the other stays as it is.
-
-        Raises:
-            TypeError: ``other`` is no ScanNetAP.
-            ValueError: the classes or the least sizes differ.
-        """
-        if not isinstance(other, ScanNetAP):
-            raise TypeError(f"other: expected a ScanNetAP, got {type(other).__name__}")
-        mine, theirs = (self.class_ids, self.min_region_size), (other.class_ids, other.min_region_size)
-        if mine != theirs:
-            raise ValueError(
-                f"other: expected (class_ids, min_region_size) = {mine}, got {theirs}; "
-                "merge only evaluators with equal settings"
-            )
-        self._scenes = self._scenes + other._scenes
-
     def compute(self) -> dict[str, Any]:
         """The results over all scenes so far, as fractions (not per cent), classes in the order of ``class_ids``.
 
@@ -299,7 +283,8 @@ class ScanNetAP:
 
     def _add(self, overlap: Int, pred_labels: Array, pred_scores: Array, truth: _Truth) -> None:
         """Add a scene by the vertices that each prediction shares with void and with each GT instance, (P, 1 + G)."""
-        labels, scores = as_integers("pred_labels", pred_labels).astype(np.int64), _scores(pred_scores)
+        labels = as_integers("pred_labels", pred_labels).astype(np.int64)
+        scores = as_scores(pred_scores).astype(np.float64)
         if not len(overlap) == len(labels) == len(scores):
             raise ValueError(
                 f"expected a label and a score for each of the {len(overlap)} predictions, got "
@@ -320,14 +305,14 @@ class ScanNetAP:
         excused = (void + overlap[:, ~large].sum(axis=1)) / pred_size  # (P,) share of the vertices
         false += (iou.max(axis=1, initial=0) <= threshold) & (excused <= threshold)
         gt_count = np.bincount(truth.gt_class[large], minlength=len(self.class_ids))
-        self._scenes.append(_Scene(pred_class, scores, true.astype(np.int32), false.astype(np.int32), gt_count))
+        self._records.append(_Scene(pred_class, scores, true.astype(np.int32), false.astype(np.int32), gt_count))
 
     def _pooled(self) -> _Scene:
         """All scenes as one."""
         nothing = np.zeros((len(THRESHOLDS), 0), np.int32)
         no_gt = np.zeros(len(self.class_ids), np.int64)
         empty = _Scene(np.zeros(0, np.int64), np.zeros(0), nothing, nothing, no_gt)
-        pred_class, pred_score, true, false, gt_count = zip(empty, *self._scenes, strict=True)
+        pred_class, pred_score, true, false, gt_count = zip(empty, *self._records, strict=True)
         return _Scene(
             np.concatenate(pred_class),
             np.concatenate(pred_score),
@@ -412,14 +397,3 @@ def _areas(curves: _Curves, gt_count: Int) -> Float64:
 
 def _mean(values: Float64) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-def _scores(x: Array) -> Float64:
-    array = as_numpy(x)
-    if array.ndim != 1:
-        raise ValueError(f"pred_scores: expected one dimension, got shape {array.shape}")
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"pred_scores: expected real numbers, got {array.dtype}")
-    if np.isnan(array).any():
-        raise ValueError(f"pred_scores: expected no NaN, got {np.isnan(array).sum()}; look for their source")
-    return array.astype(np.float64)

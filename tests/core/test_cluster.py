@@ -25,6 +25,7 @@ from probemb_lib import (
 )
 from probemb_lib.clustering import _index, _rounds
 from probemb_lib.clustering import greedy as greedy_module
+from probemb_lib.clustering import grid as grid_module
 from probemb_lib.clustering._index import greedy_indexed
 from probemb_lib.clustering._rounds import greedy_rounds
 
@@ -198,7 +199,12 @@ def problems(draw: st.DrawFn, *, plain_options: bool = False, max_points: int = 
 @contextmanager
 def index_at_once(**limits: float) -> Iterator[None]:
     """Build the spatial index before the first seed, however few the points are."""
-    with mock.patch.multiple(_index, SCANS_BEFORE_INDEX=-1, MIN_POINTS_FOR_INDEX=0, MIN_POINTS_A_ROW=1e-9, **limits):
+    of_grid = {name: value for name, value in limits.items() if hasattr(grid_module, name)}
+    of_loop = {name: value for name, value in limits.items() if name not in of_grid}
+    with (
+        mock.patch.multiple(grid_module, **{"MAX_GRID_AXES": grid_module.MAX_GRID_AXES, **of_grid}),
+        mock.patch.multiple(_index, SCANS_BEFORE_INDEX=-1, MIN_POINTS_FOR_INDEX=0, MIN_POINTS_A_ROW=1e-9, **of_loop),
+    ):
         yield
 
 
@@ -298,7 +304,7 @@ def scene(n: int, instances: int, *, dim: int = 3, spread: float = 0.3) -> tuple
 def test_loops_agree_on_scenes(n: int, instances: int, spread: float) -> None:
     """With the index as it is used, built when the loop is under way."""
     mean, log_std, score = scene(n, instances, spread=spread)
-    with mock.patch.object(_index, "_Grid", wraps=_index._Grid) as grid:
+    with mock.patch.object(_index, "Grid", wraps=grid_module.Grid) as grid:
         label, seed = greedy_indexed(mean, log_std, score, None, 0.35, 0.0)
     assert grid.call_count == 1
     with in_rounds():  # smaller ones are quicker on a CPU
@@ -312,12 +318,12 @@ def test_scan_and_index_alternate() -> None:
     mean, log_std, score = scene(1200, 120, spread=1.0)
     answers = []
 
-    class Grid(_index._Grid):
+    class Grid(grid_module.Grid):
         def rows(self, *args: Any) -> Any:
             answers.append(super().rows(*args))
             return answers[-1]
 
-    with index_at_once(MAX_GRID_ROWS=9), mock.patch.object(_index, "_Grid", Grid):
+    with index_at_once(MAX_GRID_ROWS=9), mock.patch.object(_index, "Grid", Grid):
         label, seed = greedy_indexed(mean, log_std, score, None, 0.35, 0.0)
     fallbacks = sum(a is None for a in answers)
     assert 50 < fallbacks < len(answers) - 50
@@ -599,14 +605,14 @@ def test_rows_hold_the_box(problem: Problem, axes: int, cells: int, log_reach: f
     """Every point of a box, its border included, is in the rows of cells."""
     mean = problem.mean.T.astype(np.float64)
     extent = np.ptp(mean, axis=1)
-    with mock.patch.multiple(_index, MAX_GRID_AXES=axes, MAX_CELLS_PER_AXIS=cells, MAX_GRID_ROWS=1 << 40):
-        grid = _index._Grid(mean, extent * 10**-log_reach)
+    with mock.patch.multiple(grid_module, MAX_GRID_AXES=axes, MAX_CELLS_PER_AXIS=cells, MAX_GRID_ROWS=1 << 40):
+        grid = grid_module.Grid(mean, extent * 10**-log_reach)
         assert sorted(grid.order) == list(range(mean.shape[1]))
         for i in range(mean.shape[1]):
             for reach in (extent / 7, np.abs(mean[:, i] - mean[:, 0]), np.zeros(len(mean)), extent * 1e30):
                 rows = grid.rows(mean[:, i], reach)
                 assert rows is not None
-                near = grid.order[_index._ranges(*rows)]
+                near = grid.order[grid_module.ranges(*rows)]
                 center = mean[:, [i]]
                 inside = ((mean >= center - reach[:, None]) & (mean <= center + reach[:, None])).all(0)
                 assert set(np.flatnonzero(inside)) <= set(near.tolist())
@@ -616,10 +622,10 @@ def test_rows_hold_the_box(problem: Problem, axes: int, cells: int, log_reach: f
 def test_rows_leave_points_out() -> None:
     """An index that proposes everything would pass the test above."""
     mean, _, _ = scene(5000, 500)
-    grid = _index._Grid(mean, np.full(3, 0.3))
+    grid = grid_module.Grid(mean, np.full(3, 0.3))
     rows = grid.rows(mean[:, 0], np.full(3, 0.3))
     assert rows is not None
-    near = _index._ranges(*rows)
+    near = grid_module.ranges(*rows)
     inside = (np.abs(mean - mean[:, [0]]) <= 0.3).all(0)
     assert inside.sum() <= near.size <= 8 * inside.sum() + 20
 
@@ -628,7 +634,7 @@ def test_largest_grid() -> None:
     """More than 2¹⁶ cells: keys are sorted in two passes, the largest near 2³⁰."""
     rng = np.random.default_rng(0)
     mean = rng.random((3, 4000))
-    grid = _index._Grid(mean, np.full(3, 1e-6))
+    grid = grid_module.Grid(mean, np.full(3, 1e-6))
     assert grid.count.tolist() == [1024, 1024, 1024]
     assert np.all(np.diff(grid.key) >= 0)
     cell = np.minimum((mean - mean.min(1)[:, None]) / np.ptp(mean, axis=1)[:, None] * 1024, 1023).astype(np.int64)
@@ -644,7 +650,7 @@ def test_coordinates_of_the_grid_are_not_rounded() -> None:
     """μ and ln σ as they came. Near τ = 1, what a logarithm of σ in float32 loses is as large as a cell."""
     rng = np.random.default_rng(0)
     mean, log_std = rng.random((2, 2, 50)).astype(np.float32)
-    with index_at_once(), mock.patch.object(_index, "_Grid", wraps=_index._Grid) as grid:
+    with index_at_once(), mock.patch.object(_index, "Grid", wraps=grid_module.Grid) as grid:
         greedy_indexed(mean, log_std, rng.random(50), None, 0.35, 0.0)
     np.testing.assert_array_equal(grid.call_args.args[0], np.concatenate([mean, log_std]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from probemb_lib import GaussianEmbedding, Instances, fit_threshold, greedy_cluster
-from probemb_lib.clustering.greedy import DEFAULT_GRID
+from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshold, greedy_cluster
+from probemb_lib.clustering import best_of
+from probemb_lib.clustering.fit import DEFAULT_GRID
 from probemb_lib.metrics import PartNetAP
 
 Target = tuple[Tensor, Tensor]  # row of the ground truth of each point, class of each row, 0-based
@@ -116,3 +118,25 @@ def test_errors() -> None:
         fit_threshold(
             [output], [(torch.full_like(target[0], -1), target[1])], part_map, min_score=0.95, grid=(0.5, 0.6)
         )
+
+
+# --- the search over any grid ---
+
+
+def test_best_of_metrics_that_are_known() -> None:
+    grid = ["a", "b", "c", "d"]
+    assert best_of(grid, [0.1, 0.7, 0.7, 0.2]) == ("b", 0.7, tuple(grid), (0.1, 0.7, 0.7, 0.2))
+    assert best_of(range(2), iter([torch.tensor(-1.0), torch.tensor(-2.0)])) == (0, -1.0, (0, 1), (-1.0, -2.0))
+    assert best_of(grid, [math.nan, -math.inf, math.nan, -math.inf])[:2] == ("b", -math.inf)
+    fit = ThresholdFit(*best_of((0.3, 0.4), (0.5, 0.6), "threshold"))
+    assert fit == ThresholdFit(threshold=0.4, metric=0.6, grid=(0.3, 0.4), metrics=(0.5, 0.6))
+
+
+def test_best_of_errors() -> None:
+    with pytest.raises(ValueError, match="expected at least one margin in grid, got none"):
+        best_of([], pytest.fail, "margin")  # type: ignore[arg-type]  # which is not iterated over
+    for metrics in ([], [0.1], [0.1, 0.2, 0.3]):
+        with pytest.raises(ValueError, match=f"a metric for each candidate in grid, 2 of them, got {len(metrics)}"):
+            best_of(["a", "b"], metrics)
+    with pytest.raises(ValueError, match="a number for some candidate, got NaN for all; no ground truth"):
+        best_of(["a", "b"], [math.nan, math.nan])

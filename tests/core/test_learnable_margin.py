@@ -817,7 +817,7 @@ def test_clusters_against_loops(name: str, scans: int, dim: int, isotropic: bool
 def test_the_index_is_used_when_scans_have_cost_more() -> None:
     s = scene(5, n=1500, clouds=1)
     s = replace(s, embedding=GaussianEmbedding(s.embedding.mean, s.embedding.log_std - 1.5))
-    with mock.patch.object(cluster, "_Grid", wraps=cluster._Grid) as grid:
+    with mock.patch.object(cluster, "Grid", wraps=cluster.Grid) as grid:
         check_clusters(s, class_aware=False)
     assert grid.call_count == 1
 

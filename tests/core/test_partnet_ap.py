@@ -17,7 +17,7 @@ from straightforward import partnet_ap as straightforward
 from straightforward import random_shape as random_problem
 
 import probemb_lib.metrics.partnet
-from probemb_lib.metrics import PartNetAP, average_precision
+from probemb_lib.metrics import PartNetAP, ScanNetAP, average_precision
 
 DATA = TEST_DATA / "partnet_instance_ap"
 THRESHOLDS = (0.25, 0.5, 0.75)
@@ -464,6 +464,8 @@ def test_settings_errors() -> None:
 def test_merge_errors() -> None:
     with pytest.raises(TypeError, match="expected a PartNetAP, got dict"):
         PartNetAP(2).merge_state({})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected a PartNetAP, got ScanNetAP"):
+        PartNetAP(2).merge_state(ScanNetAP())  # type: ignore[misc]
     for other in [PartNetAP(3), PartNetAP(2, (0.5,))]:
         with pytest.raises(ValueError, match="equal settings"):
             PartNetAP(2).merge_state(other)

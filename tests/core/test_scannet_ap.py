@@ -343,11 +343,31 @@ def test_merging_with_itself_repeats_the_scenes() -> None:
     assert_close(metric.compute(), evaluate(problems * 2).compute(), atol=0)
 
 
+def test_a_subset_is_the_evaluator_of_these_scenes() -> None:
+    _, problems = load_case("case_11")
+    metric, last = evaluate(problems), len(problems) - 1
+    assert len(metric) == len(problems)
+    assert len(ScanNetAP()) == 0
+    for rows in (range(len(problems)), [last, 0], [last, last, 0, last], []):
+        subset = metric.subset(rows)
+        assert len(subset) == len(rows)
+        assert_close(subset.compute(), evaluate([problems[i] for i in rows]).compute(), atol=0)
+    other = ScanNetAP((5, 3), min_region_size=7).subset([])  # with the settings
+    assert (other.class_ids, other.min_region_size) == ((5, 3), 7)
+    metric.subset([0]).reset()
+    assert len(metric) == len(problems)
+    for row in (-1, len(problems)):
+        with pytest.raises(IndexError, match=rf"expected scenes in \[0, {len(problems)}\), got {row}"):
+            metric.subset([0, row])
+
+
 def test_reset() -> None:
     data, problems = load_case("case_00")
     metric = evaluate(problems * 2)
     metric.reset()
+    assert len(metric) == 0
     metric.update(*problems[0])
+    assert len(metric) == 1
     assert_official(metric.compute(), data)
 
 

@@ -15,7 +15,6 @@ PartNet has them; another density or scale needs another grid.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,6 +23,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
+from probemb_lib.clustering import best_of
 
 try:
     from sklearn import cluster
@@ -219,8 +220,6 @@ def fit_baseline(
     """
     if len(clouds) == 0 or len(clouds) != len(targets):
         raise ValueError(f"expected as many targets as clouds and at least one, got {len(targets)} and {len(clouds)}")
-    if len(grid) == 0:
-        raise ValueError("expected at least one clusterer in grid, got none")
     for i, target in enumerate(targets):
         if bool((target.gt_classes != 0).any()):
             raise ValueError(
@@ -228,11 +227,8 @@ def fit_baseline(
                 f"{target.gt_classes.unique().tolist()} in target {i}: make the data class-agnostic, for "
                 "example with PartNetInstances(..., class_agnostic=True)"
             )
-    metrics = tuple(float(metric([clusterer(x) for x in clouds], targets)) for clusterer in progress(grid))
-    if all(math.isnan(m) for m in metrics):
-        raise ValueError("expected a metric that is a number for some clusterer, got NaN for all; no ground truth?")
-    best = max((i for i, m in enumerate(metrics) if not math.isnan(m)), key=lambda i: metrics[i])
-    return BaselineFit(grid[best], metrics[best], tuple(grid), metrics)
+    metrics = (metric([clusterer(x) for x in clouds], targets) for clusterer in progress(grid))
+    return BaselineFit(*best_of(grid, metrics, "clusterer"))
 
 
 def _points(positions: Tensor) -> Array:

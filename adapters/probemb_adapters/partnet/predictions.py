@@ -37,6 +37,7 @@ from probemb_adapters.partnet.detection import MAX_CLASSES, SLOTS, instance_slot
 from probemb_adapters.partnet.instances import PartNetInstances
 from probemb_adapters.partnet.targets import EvaluationTargets
 from probemb_lib.metrics import PartNetAP
+from probemb_lib.metrics.inputs import as_numpy
 
 LAYOUT = "ins_seg_h5_gt"
 
@@ -92,7 +93,7 @@ def shape_predictions(
     >>> shape_predictions(data, torch.tensor([[True, False, False]]), torch.tensor([0]), torch.ones(1)).masks
     array([[False, False,  True]])
     """
-    point, given = _array(data.point), _array(masks)
+    point, given = as_numpy(data.point), as_numpy(masks)
     if not np.array_equal(np.sort(point), np.arange(len(point))):
         raise ValueError(
             f"{data.shape_id}: expected all points of the shape, got a choice of {len(point)}: PartNet's files have "
@@ -340,7 +341,7 @@ def _check_classes(path: Path, row: int, name: str, classes: Array, num_classes:
 
 def _slots(shape: ShapePredictions, num_points: int) -> dict[str, Array]:
     """A row of the file."""
-    masks, classes, scores = _array(shape.masks), _array(shape.classes), _array(shape.scores)
+    masks, classes, scores = as_numpy(shape.masks), as_numpy(shape.classes), as_numpy(shape.scores)
     name = shape.shape_id
     if masks.dtype != np.bool_:
         raise TypeError(f"{name}: expected masks of bool, got {masks.dtype}; pass masks != 0")
@@ -374,11 +375,3 @@ def _slots(shape: ShapePredictions, num_points: int) -> dict[str, Array]:
     row["label"][: len(best)] = classes[best]
     row["conf"][: len(best)] = scores[best]
     return row
-
-
-def _array(x: Array | Tensor) -> Array:
-    """An array on the host; numpy has no bfloat16, so it becomes float32."""
-    if isinstance(x, Tensor):
-        x = x.detach().cpu()
-        return np.asarray((x.float() if x.dtype == torch.bfloat16 else x).numpy())
-    return np.asarray(x)

@@ -18,13 +18,14 @@ from torch.utils.data import Dataset
 
 from probemb_adapters.scannet.files import NYU40, ScanNetScene, read_label_map, read_scene, read_split, scene_paths
 from probemb_lib.labels import IGNORED, NO_INSTANCE
+from probemb_lib.metrics.scannet import CLASS_IDS
 
 try:
     from torch_geometric.data import Data
 except ImportError as error:
     raise ImportError(f"ScanNet's scenes need torch-geometric ({error}): pip install torch-geometric") from error
 
-INSTANCE_IDS = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
+INSTANCE_IDS = CLASS_IDS
 """nyu40 ids of the 18 classes of the instance benchmark."""
 
 INSTANCE_CLASSES = tuple(NYU40[i] for i in INSTANCE_IDS)

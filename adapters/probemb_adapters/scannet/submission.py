@@ -22,13 +22,13 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from probemb_adapters.files import replaced_file
 from probemb_adapters.scannet.files import Array, check_scene_id
 from probemb_adapters.scannet.scenes import INSTANCE_CLASSES, INSTANCE_IDS, check_whole, evaluation_target
+from probemb_lib.metrics.inputs import as_numpy
 
 MASKS = "predicted_masks"
 
@@ -69,13 +69,14 @@ def scene_predictions(
         TypeError: ``semantic`` is not of integers.
         ValueError: the item has not all vertices, the masks are not over its points, or a column is not 1 … 18.
 
+    >>> import torch
     >>> data = Data(vertex=torch.tensor([2, 0, 1]), num_vertices=3, scene_id="scene0000_00")
     >>> found = scene_predictions(data, torch.tensor([[True, False, False]]), torch.tensor([3]), torch.ones(1))
     >>> found.masks, found.labels
     (array([[False, False,  True]]), array([5]))
     """
     check_whole(data)
-    given, columns = _array(masks), _integers(data.scene_id, "semantic", semantic)
+    given, columns = as_numpy(masks), _integers(data.scene_id, "semantic", semantic)
     if given.ndim != 2 or given.shape[1] != len(data.vertex):
         raise ValueError(
             f"{data.scene_id}: expected masks (P, {len(data.vertex)}) over the item's points, got {given.shape}"
@@ -86,7 +87,7 @@ def scene_predictions(
             f"{columns.max()}"
         )
     ordered = np.empty_like(given)
-    ordered[:, _array(data.vertex)] = given
+    ordered[:, as_numpy(data.vertex)] = given
     return ScenePredictions(ordered, np.array(INSTANCE_IDS)[columns - 1], scores, data.scene_id)
 
 
@@ -210,7 +211,7 @@ def write_ground_truth(folder: str | Path, scenes: Iterable[Data]) -> list[Path]
 
 def _checked(scene: ScenePredictions) -> tuple[Array, Array, Array]:
     name = scene.scene_id
-    masks, scores = _array(scene.masks), _array(scene.scores)
+    masks, scores = as_numpy(scene.masks), as_numpy(scene.scores)
     labels = _integers(name, "labels", scene.labels)
     check_scene_id(name)
     if masks.dtype != np.bool_:
@@ -268,15 +269,7 @@ def _decode(content: bytes) -> Array | None:
 
 
 def _integers(name: str, what: str, values: Array | Tensor) -> Array:
-    array = _array(values)
+    array = as_numpy(values)
     if array.size and array.dtype.kind not in "iu":  # an empty tensor is float without being meant so
         raise TypeError(f"{name}: expected {what} of integers, got {array.dtype}")
     return array.astype(np.int64)
-
-
-def _array(x: Array | Tensor) -> Array:
-    """An array on the host; numpy has no bfloat16, so it becomes float32."""
-    if isinstance(x, Tensor):
-        x = x.detach().cpu()
-        return np.asarray((x.float() if x.dtype == torch.bfloat16 else x).numpy())
-    return np.asarray(x)

@@ -1,4 +1,4 @@
-"""What both evaluators take: numpy or torch, checked."""
+"""What evaluators take: numpy or torch, checked."""
 
 from __future__ import annotations
 
@@ -30,4 +30,15 @@ def as_integers(name: str, x: Array) -> NDArray[Any]:
         raise ValueError(f"{name}: expected one dimension, got shape {array.shape}")
     if array.size and array.dtype.kind not in "iu":  # an empty tensor is float without being meant so
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    return array
+
+
+def as_scores(x: Array) -> NDArray[Any]:
+    array = as_numpy(x)
+    if array.ndim != 1:
+        raise ValueError(f"pred_scores: expected one dimension, got shape {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"pred_scores: expected real numbers, got {array.dtype}")
+    if np.isnan(array).any():
+        raise ValueError(f"pred_scores: expected no NaN, got {np.isnan(array).sum()}; look for their source")
     return array

@@ -1,0 +1,90 @@
+"""What the clusterings ask of their input, and how a point's best foreground class is read from its probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from probemb_lib.gaussian import GaussianEmbedding
+
+# Within these limits, far beyond any use, no float64 number of the clustering overflows or underflows.
+MAX_LOG_STD = 300.0
+MAX_MEAN = 1e150
+MIN_THRESHOLD = 1e-50
+
+
+def best_foreground(probabilities: Tensor, background: int | None) -> tuple[Tensor, Tensor]:
+    """The highest foreground score of each point (N,) and its column (N,), ties to the lowest."""
+    n = probabilities.shape[0]
+    if background is not None:
+        probabilities = probabilities.clone()
+        probabilities[:, background] = -math.inf
+    if n == 0:
+        return probabilities.new_zeros(0), torch.zeros(0, dtype=torch.int64, device=probabilities.device)
+    score, semantic = probabilities.max(dim=1)
+    return score, semantic
+
+
+def check_threshold(threshold: float, name: str = "threshold") -> None:
+    """Check a threshold of κ.
+
+    Raises:
+        ValueError: it is not in (0, 1], or below 1e-50.
+    """
+    if not MIN_THRESHOLD <= threshold <= 1:
+        raise ValueError(f"expected {name} in (0, 1], at least {MIN_THRESHOLD}, got {threshold}")
+
+
+def check_limits(min_score: float, min_points: int) -> None:
+    """Check what a seed and an instance must reach.
+
+    Raises:
+        ValueError: ``min_score`` is NaN, or ``min_points`` is below 1.
+    """
+    if math.isnan(min_score):
+        raise ValueError("expected a number for min_score, got NaN; -inf is no limit")
+    if min_points < 1:
+        raise ValueError(f"expected min_points >= 1, got {min_points}")
+
+
+def check_clustering(
+    x: GaussianEmbedding,
+    probabilities: Tensor,
+    background: int | None,
+    batch: Tensor | None = None,
+) -> None:
+    """Check the input of a clustering: shapes, dtypes, devices, the background, and that all numbers are usable.
+
+    Raises:
+        TypeError, ValueError: see :func:`~probemb_lib.greedy_cluster`.
+    """
+    n = x.mean.shape[0]
+    if probabilities.ndim != 2 or probabilities.shape[0] != n or probabilities.shape[1] < 1:
+        raise ValueError(f"expected probabilities ({n}, L) with L >= 1, got {tuple(probabilities.shape)}")
+    if not probabilities.is_floating_point():
+        raise TypeError(f"expected floating-point probabilities, got {probabilities.dtype}")
+    if probabilities.device != x.mean.device:
+        raise TypeError(f"expected probabilities on {x.mean.device}, got {probabilities.device}")
+    num_classes = probabilities.shape[1]
+    if background is not None and not 0 <= background < num_classes:
+        raise ValueError(f"expected background in [0, {num_classes}) or None, got {background}")
+    if background is not None and num_classes < 2:
+        raise ValueError("expected a foreground column beside the background, got 1 column; pass background=None?")
+    if batch is not None:
+        if batch.shape != (n,) or batch.device != x.mean.device:
+            raise ValueError(f"expected batch ({n},) on {x.mean.device}, got {tuple(batch.shape)} on {batch.device}")
+        if batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool:
+            raise TypeError(f"batch: expected integers, got {batch.dtype}")
+        if n and int(batch.min()) < 0:
+            raise ValueError(f"expected cloud numbers >= 0 in batch, got {int(batch.min())}")
+    limits = {"mean": MAX_MEAN, "log_std": MAX_LOG_STD, "probabilities": math.inf}
+    for (name, limit), t in zip(limits.items(), (*x, probabilities), strict=True):
+        if n == 0:
+            break
+        low, high = (float(v) for v in t.aminmax())  # NaN if there is one
+        if not (-limit <= low and high <= limit and math.isfinite(low) and math.isfinite(high)):
+            row = int((~(t.abs() <= limit) | t.isinf()).any(dim=1).nonzero()[0])
+            within = "" if limit == math.inf else f" within ±{limit:g}"
+            raise ValueError(f"expected finite {name}{within}, got {t[row].tolist()} at point {row}")
