@@ -14,6 +14,7 @@ import pytest
 from example_runs import read_metrics
 from paths import PROJECT
 
+from probemb_adapters.experiments.paper import read_paper
 from probemb_shapes.families import write_generated
 
 run = partial(example_runs.run, PROJECT / "studies" / "paper_tables.py")
@@ -68,7 +69,7 @@ def test_tables_show_ours_beside_the_papers(
     column = head.index("ProbabilisticEmbedding (paper)")
     printed = {
         (line["category"], int(line["level"])): float(line["map_percent"])
-        for line in tables.paper("partnet_map.csv")
+        for line in read_paper("partnet_map.csv")
         if float(line["iou_threshold"]) == iou and line["method"] == "ProbabilisticEmbedding"
     }
     for pair in ours:
@@ -108,7 +109,7 @@ def test_every_pair_of_the_paper() -> None:
 
 def test_the_papers_averages_come_back() -> None:
     """AllAvg as printed: 57.5 of the method at IoU 0.5."""
-    lines = [line for line in tables.paper("partnet_map.csv") if float(line["iou_threshold"]) == 0.5]
+    lines = [line for line in read_paper("partnet_map.csv") if float(line["iou_threshold"]) == 0.5]
     values = {
         (line["category"], int(line["level"])): float(line["map_percent"])
         for line in lines
