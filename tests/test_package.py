@@ -232,6 +232,81 @@ def test_direction_of_imports() -> None:
             assert "probemb_lib.functional" not in others, f"{name} imports the functions of the losses"
 
 
+PACKAGES = {CORE: CORE.parent, ADAPTERS: ADAPTERS.parent, SHAPES: SHAPES.parent}
+
+
+def foreign_private_names(file: Path, root: Path) -> list[str]:
+    """Private modules and names that a file takes from another folder; the twins' folder `_triton` serves its package.
+
+    ``root``: the folder that the package lies in.
+    """
+    folder = file.parent.relative_to(root).parts
+    found = []
+    for name in sorted(imported_modules(file)):
+        parts = name.split(".")
+        private = [i for i, part in enumerate(parts) if part.startswith("_") and not part.startswith("__")]
+        if parts[0] != folder[0] or not private:
+            continue
+        home = tuple(parts[: private[0]])
+        if not (root / Path(*home)).is_dir():  # a name in a module
+            home = home[:-1]
+        twins = parts[private[0]] == "_triton" and not any(part.startswith("_") for part in parts[private[0] + 1 :])
+        if home != folder and not twins:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_no_private_name_crosses_folders(package: Path) -> None:
+    files = sorted(package.rglob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        assert foreign_private_names(file, PACKAGES[package]) == [], file
+
+
+def test_private_names_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "package" / "room").mkdir(parents=True)
+    (tmp_path / "package" / "head.py").touch()
+    file = tmp_path / "package" / "room" / "file.py"
+    lines = ["from package.head import _branch", "import package._index", "from package.room._own import name"]
+    file.write_text("\n".join(lines))
+    assert foreign_private_names(file, tmp_path) == ["package._index", "package.head._branch"]
+
+
+ROOMS = {  # what each may import of the project beside itself; every room may import the core
+    "clouds": {"files"},
+    "files": set(),
+    "partnet": {"clouds", "files"},
+    "scannet": {"clouds", "files", "networks"},  # the voxels of points
+    "networks": {"files"},
+    "training": {"files"},
+    "report": {"clouds", "files"},
+    "experiments": {"clouds", "files", "networks", "partnet", "report", "scannet", "training"},
+}
+
+
+def test_rooms_of_the_adapters() -> None:
+    """Files and clouds at the ground, data sets, networks, training and report beside each other, experiments above;
+    nothing of the demo data's makers."""
+    rooms = {path.stem for path in ADAPTERS.iterdir() if not path.name.startswith("_") and path.suffix in ("", ".py")}
+    assert rooms == set(ROOMS)
+    for room, allowed in ROOMS.items():
+        path = ADAPTERS / room
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+            names = imported_modules(file)
+            assert not {name for name in names if name.split(".")[0] == "probemb_shapes"}, file
+            others = {name.split(".")[1] for name in names if name.startswith("probemb_adapters.")} - {room}
+            assert others <= allowed, f"{file} imports {sorted(others - allowed)}"
+
+
+def test_the_core_and_the_shapes_know_no_room_above() -> None:
+    for file in CORE_FILES:
+        assert not {n for n in imported_modules(file) if n.split(".")[0] in ("probemb_adapters", "probemb_shapes")}
+    for file in sorted(SHAPES.rglob("*.py")):
+        above = {n for n in imported_modules(file) if n.startswith("probemb_adapters.experiments")}
+        assert not above, f"{file} imports {sorted(above)}"
+
+
 def test_examples_import_no_example() -> None:
     """Nor does anything else: what is shared is in the packages."""
     scripts = {file.stem for folder in ("examples", "studies") for file in (PROJECT / folder).glob("*.py")}
