@@ -13,6 +13,9 @@ from probemb_lib.segments import gather_points, segment_sum
 
 Covariance = Literal["mean", "independent"]
 
+ID_BITS = 40  # of an id in the key that points are sorted by; 22 are left for the cloud
+RANK_BITS = 31  # of its rank among the ids of the batch, where they are larger: no batch has 2^31 points
+
 
 class InstanceIndex(NamedTuple):
     """Where the instances of a batch of clouds are; made once a batch by :func:`index_instances`.
@@ -82,45 +85,84 @@ def index_instances(instance: Tensor, batch: Tensor | None = None) -> InstanceIn
     (tensor([ 1,  1, -1,  0,  2]), tensor([3, 7, 7]), tensor([0, 0, 1]))
     """
     instance = _integers(instance, "instance")
-    if batch is None:
-        batch, num_clouds = torch.zeros_like(instance), 1
-    else:
+    if batch is not None:
         batch = _integers(batch, "batch")
         if batch.shape != instance.shape or batch.device != instance.device:
             raise ValueError(
                 f"expected batch like instance, {tuple(instance.shape)} on {instance.device}, "
                 f"got {tuple(batch.shape)} on {batch.device}"
             )
-        if batch.numel() and batch.min() < 0:
-            raise ValueError(f"expected cloud numbers >= 0 in batch, got {int(batch.min())}")
-        num_clouds = int(batch.max()) + 1 if batch.numel() else 0
-    wrong = (instance < 0) & (instance != NO_INSTANCE) & (instance != IGNORED)
-    if wrong.any():
+    if instance.numel() == 0:
+        none, ptr = torch.empty_like(instance), instance.new_zeros(2 if batch is None else 1)
+        return InstanceIndex(none, none.bool(), none, none, none, none, none, ptr, ptr, none, instance.new_zeros(1))
+    return _index_points(instance, batch, ID_BITS)
+
+
+def _index_points(instance: Tensor, batch: Tensor | None, id_bits: int) -> InstanceIndex:
+    """:func:`index_instances` of at least one point: one sort by cloud and id, and one question to the device.
+
+    The key of the sort is cloud · 2^``id_bits`` + id; labels that do not fit are ranked, and sorted by their ranks.
+    """
+    n = instance.numel()
+    valid = instance != IGNORED
+    numbers = torch.arange(IGNORED, n + 1, device=instance.device)
+    key = instance
+    if batch is not None:  # negative ids stay, and come first
+        key = torch.where(instance >= 0, torch.add(instance, batch, alpha=1 << id_bits), instance)
+    key, rows = key.sort(stable=True)
+    changes = (key[1:] != key[:-1]).cumsum(0)
+
+    # All that decides about sizes, in one read-back: how many keys lie below −100, −99, …, 0; and the rest by name.
+    below = torch.searchsorted(key, numbers[: 1 - IGNORED])
+    facts = [below, instance.amax()[None], *([changes[-1:]] if n > 1 else [instance.new_zeros(1)])]
+    if batch is not None:
+        facts += [batch[:1], batch[-1:], (batch[1:] < batch[:-1]).any()[None]]
+    *below, largest, changed, low, high, unsorted = [*torch.cat(facts).tolist(), *([0, 0, 0] if batch is None else [])]
+    if batch is not None and unsorted:
+        low, high = torch.stack(batch.aminmax()).tolist()
+    if low < 0:
+        raise ValueError(f"expected cloud numbers >= 0 in batch, got {low}")
+    if high >> RANK_BITS > 0:
+        raise ValueError(f"expected cloud numbers < 2^{RANK_BITS} in batch, got {high}")
+    if batch is not None and max(largest >> id_bits, high >> (62 - id_bits)) > 0:
+        names, ranks = instance.unique(return_inverse=True)
+        negative = int((names < 0).sum())
+        ranked = _index_points(torch.where(instance < 0, instance, ranks - negative), batch, RANK_BITS)
+        return ranked._replace(id=names[negative:][ranked.id])
+    if below[0] > 0 or below[NO_INSTANCE - IGNORED] > below[1]:
+        wrong = (instance < 0) & (instance != NO_INSTANCE) & (instance != IGNORED)
         raise ValueError(
             f"expected instance ids >= 0, {NO_INSTANCE} (no instance) or {IGNORED} (ignored), got "
             f"{int(instance[wrong][0])}; probemb_lib.LabelConvention converts what other codebases use"
         )
 
-    valid = instance != IGNORED
-    rows = (instance >= 0).nonzero().squeeze(1)
-    clouds, ids = batch[rows], instance[rows]
-    number, size, cloud_of, id_of = _number_pairs(clouds, ids, num_clouds)
-    index = torch.full_like(instance, NO_INSTANCE).index_copy(0, rows, number)
-
-    order = valid.nonzero().squeeze(1)
-    order = order[_stable_order(batch[order])]
+    ignored, first = below[1], below[-1]  # of the sorted points, ``first`` is the first member of an instance
+    others = (ignored > 0) + (first > ignored)  # numbers that are not an instance's
+    num_clouds, num_instances = high + 1, changed + 1 - others
+    counting = numbers[-IGNORED:] if num_clouds <= n else torch.arange(num_clouds + 1, device=instance.device)
+    number = changes[first - 1 :] - others if first > 0 else torch.nn.functional.pad(changes, (1, 0))
+    member = rows[first:]
+    member_ptr = torch.searchsorted(number, counting[: num_instances + 1])
+    pairs = key[first:].index_select(0, member_ptr[:-1])
+    clouds = torch.zeros_like(pairs) if batch is None else pairs >> id_bits
+    point_batch = torch.zeros_like(instance) if batch is None else batch
+    if ignored == 0 and not unsorted:
+        order, cloud_of = numbers[-IGNORED:-1], point_batch
+    else:
+        cloud_of, order = torch.where(valid, point_batch, counting[num_clouds]).sort(stable=True)
+        cloud_of, order = cloud_of[: n - ignored], order[: n - ignored]
     return InstanceIndex(
-        index=index,
+        index=torch.full_like(instance, NO_INSTANCE).index_copy_(0, member, number),
         valid=valid,
-        size=size,
-        batch=cloud_of,
-        id=id_of,
-        point_batch=batch,
+        size=member_ptr.diff(),
+        batch=clouds,
+        id=pairs if batch is None else pairs & ((1 << id_bits) - 1),
+        point_batch=point_batch,
         order=order,
-        ptr=_ptr(torch.bincount(batch[order], minlength=num_clouds)),
-        instance_ptr=_ptr(torch.bincount(cloud_of, minlength=num_clouds)),
-        member=rows[_stable_order(number)],
-        member_ptr=_ptr(size),
+        ptr=torch.searchsorted(cloud_of, counting[: num_clouds + 1]),
+        instance_ptr=torch.searchsorted(clouds, counting[: num_clouds + 1]),
+        member=member,
+        member_ptr=member_ptr,
     )
 
 
@@ -203,33 +245,3 @@ def _integers(x: Tensor, name: str) -> Tensor:
     if x.ndim != 1:
         raise ValueError(f"{name}: expected shape (N,), got {tuple(x.shape)}")
     return x.long()
-
-
-def _ptr(counts: Tensor) -> Tensor:
-    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-
-
-def _stable_order(key: Tensor) -> Tensor:
-    """Rows sorted by key, equal keys in their order."""
-    if key.numel() < 2 or bool((key[1:] >= key[:-1]).all()):
-        return torch.arange(key.numel(), device=key.device)
-    return torch.argsort(key, stable=True)
-
-
-def _number_pairs(clouds: Tensor, ids: Tensor, num_clouds: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Number the distinct (cloud, id) in their order: number of each row, and size, cloud and id of each pair."""
-    names = None
-    span = int(ids.max()) + 1 if ids.numel() else 1
-    if span * max(num_clouds, 1) > 4 * ids.numel() + 65536:  # far apart: rank them first
-        names, ids = torch.unique(ids, return_inverse=True)
-        span = names.numel()
-    key = clouds * span + ids  # one number a pair; sorting or counting it is much faster than unique(dim=0)
-    if span * max(num_clouds, 1) <= 4 * ids.numel() + 65536:
-        counts = torch.bincount(key)
-        pairs = counts.nonzero().squeeze(1)
-        rank = torch.cumsum(counts > 0, 0) - 1
-        number, size = rank[key], counts[pairs]
-    else:
-        pairs, number, size = torch.unique(key, return_inverse=True, return_counts=True)
-    low = pairs % span
-    return number, size, pairs // span, low if names is None else names[low]

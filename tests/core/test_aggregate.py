@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operations import Operations
 from oracles import Problem, draw_problem
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -169,6 +170,14 @@ def test_sorted_and_unsorted_batches_agree() -> None:
         ),
         (torch.tensor([0]), torch.zeros(1, dtype=torch.int64, device="meta"), ValueError, r"got \(1,\) on meta"),
         (torch.tensor([0, 1]), torch.tensor([0, -2]), ValueError, "cloud numbers >= 0 in batch, got -2"),
+        (torch.tensor([0, 1]), torch.tensor([-2, 0]), ValueError, "cloud numbers >= 0 in batch, got -2"),
+        (
+            torch.tensor([-1, 1]),
+            torch.tensor([2**40, 0]),
+            ValueError,
+            "cloud numbers < 2\\^31 in batch, got 1099511627776",
+        ),
+        (torch.tensor([2**62, -7]), torch.tensor([0, 1]), ValueError, "got -7"),
         (
             torch.tensor([0, -7, 1]),
             None,
@@ -373,3 +382,29 @@ def test_centers_may_be_edited_in_place() -> None:
     center.mean.mul_(2)
     center.mean.sum().backward()
     torch.testing.assert_close(mean.grad, torch.ones(4, 3))
+
+
+# --- operations ---
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_operations_of_an_index(shuffled: bool) -> None:
+    """At most 25 launches whatever is in the batch, and no value asked for but in one read of a tensor."""
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.arange(4).repeat_interleave(100)
+    instance = torch.randint(-1, 20, (400,), generator=generator)
+    instance[::17] = -100
+    if shuffled:
+        order = torch.randperm(400, generator=generator)
+        instance, batch = instance[order], batch[order]
+    with Operations() as operations:
+        index_instances(instance, batch)
+    assert operations.total <= 25 + 2 * shuffled  # clouds that are not sorted are asked for their range
+    assert operations.read_backs == 0
+    with Operations() as operations:
+        index_instances(instance)
+    assert operations.total <= 22
+    with Operations() as operations:
+        instance.nonzero()
+        instance[0].item()
+    assert operations.read_backs == 2
