@@ -4,7 +4,7 @@
 # make check        formatting, lint and types
 # make bench        everything against what people use today: tables, a JSON file and a picture; a quarter of an hour
 # make bench-quick  the same in small sizes, two minutes
-# make gpu          the kernels on a real GPU: tests and timings
+# make gpu          everything that has a CUDA path, on a real GPU: tests and timings, four minutes; PY=python3 installs nothing
 # make docs         the pages as HTML
 # make clean        remove the environment, caches and results
 #
@@ -53,9 +53,12 @@ bench-quick: $(VENV)/.dev $(VENV)/.minkowski
 	@echo "== Benchmarks in small sizes"
 	$(PY) benchmarks/run.py --quick $(ARGS)
 
-gpu: $(VENV)/.dev
-	@echo "== Kernels against their references on this GPU, then timings"
-	$(PY) -m pytest -q tests/gpu/twin_cases.py tests/gpu/gpu_cases.py
+# With PY=python3 on that interpreter as it is; nothing is installed.
+GPU_TESTS := tests/gpu/*_cases.py tests/core tests/adapters/test_pointnet2.py
+gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/adapters:$(CURDIR)/shapes
+gpu: $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.dev)
+	@echo "== On this GPU: what has a CUDA path against its reference, then timings"
+	$(PY) -m pytest -q -k "cuda or _cases" $(GPU_TESTS)
 	$(PY) benchmarks/gpu.py $(ARGS)
 
 docs: $(VENV)/.docs

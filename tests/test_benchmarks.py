@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -26,7 +27,7 @@ import run
 import scannet_ap
 import torch
 from harness import Growth, PeakMemory, Results, Shares, Table, Times
-from paths import PROJECT
+from paths import PACKAGES, PROJECT
 from problems import blobs, plain_loop
 
 from probemb_lib import greedy_cluster
@@ -467,3 +468,38 @@ def test_steps_on_rooms(steps: types.ModuleType) -> None:
     for shares in (steps.scannet_step(100, 0.1, 1), steps.scene_prediction(1000, 1)):
         assert all(s > 0 for s in shares.seconds.values())
         assert 0 < shares.library_share < 1
+
+
+# --- a GPU's benchmark, on the CPU
+
+
+def test_the_gpu_benchmark_in_small(tmp_path: Path) -> None:
+    """Every section runs and is written, with the device, the versions and the commit."""
+    command = [sys.executable, "gpu.py", "--tiny", "--device", "cpu", "--output", str(tmp_path / "gpu.json")]
+    environment = {**os.environ, "PYTHONPATH": PACKAGES}
+    done = subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    assert written["device"] == "cpu"
+    assert written["clock_hz"] is None
+    assert {"torch", "triton", "cuda"} <= set(written["versions"])
+    assert re.fullmatch(r"[0-9a-f]+(-dirty)?", written["commit"])
+    numbers = written["subjects"]["gpu"]["numbers"]
+    kinds = {name.split("_")[0] for name in numbers}
+    assert kinds == {"losses", "clustering", "geometry", "step", "reading"}
+    (clustering,) = (value for name, value in numbers.items() if name.startswith("clustering"))
+    assert clustering["labels_other_than_cpu"] == 0
+    (losses,) = (value for name, value in numbers.items() if name.startswith("losses"))
+    assert all(row["ours"] < 1e-5 and row["repeats"] for row in losses["accuracy"].values())
+    assert "Training step, bfloat16" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--device", "cpu"], []])
+def test_the_gpu_benchmark_refuses_without_a_gpu(arguments: list[str]) -> None:
+    if not arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    environment = {**os.environ, "PYTHONPATH": PACKAGES}
+    command = [sys.executable, "gpu.py", *arguments]
+    done = subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nothing was measured" in done.stderr
