@@ -27,7 +27,7 @@ class FusedSums(NamedTuple):
 FusedTile = Callable[[Pairs, bool, int], FusedSums]
 
 
-def add_tile(tile: Pairs, with_outside: bool, sums: PairSums) -> None:
+def add_fused_tile(tile: Pairs, with_outside: bool, sums: PairSums) -> None:
     """Add the sums of a tile of at least two points and two centres."""
     # Slices of a larger batch, and a K or T that equals D or 2, would otherwise be compiled anew.
     upstream = None if tile.upstream is None else tile.upstream.contiguous()

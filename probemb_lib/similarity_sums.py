@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from probemb_lib import _tile_compiled, _tile_eager
-from probemb_lib._tile_eager import Pairs, PairSums
+from probemb_lib._tile_compiled import add_fused_tile
+from probemb_lib._tile_eager import Pairs, PairSums, add_tile
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.segments import put, take
@@ -290,5 +290,5 @@ def _add_cloud(cloud: Pairs, with_outside: bool, compiled: bool, sums: PairSums)
             tile = cloud.part(*place)
             # Compiled code would be made anew for a size of 1.
             fused = compiled and min(tile.ids.shape[0], tile.member.shape[0]) > 1
-            add_tile = _tile_compiled.add_tile if fused else _tile_eager.add_tile
-            add_tile(tile, with_outside, sums.part(*place))
+            add = add_fused_tile if fused else add_tile
+            add(tile, with_outside, sums.part(*place))
