@@ -31,7 +31,7 @@ class HeadOutput(NamedTuple):
         return self.logits.softmax(dim=1)
 
 
-def _branch(in_channels: int, out_channels: int) -> nn.Sequential:
+def branch(in_channels: int, out_channels: int) -> nn.Sequential:
     """One branch of Table 3: in → 256 → 128 → 128 → out, batch norm and ReLU between."""
     layers: list[nn.Module] = []
     for width_in, width_out in ((in_channels, 256), (256, 128), (128, 128)):
@@ -39,8 +39,8 @@ def _branch(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(128, out_channels))
 
 
-class _Head(nn.Module):
-    """What both heads share: the branches of centres and scores, and the checks."""
+class Head(nn.Module):
+    """What all heads share: the branches of centres and scores, and the checks."""
 
     def __init__(self, in_channels: int, num_classes: int, dim: int, offset_scale: float) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class _Head(nn.Module):
             raise ValueError(f"expected a positive offset_scale in the unit of the positions, got {offset_scale}")
         self.in_channels, self.num_classes, self.dim = in_channels, num_classes, dim
         self.offset_scale = offset_scale
-        self.centers = _branch(in_channels, dim)
-        self.scores = _branch(in_channels, num_classes)
+        self.centers = branch(in_channels, dim)
+        self.scores = branch(in_channels, num_classes)
 
     def extra_repr(self) -> str:
         return f"in_channels={self.in_channels}, dim={self.dim}, offset_scale={self.offset_scale}"
@@ -69,24 +69,24 @@ class _Head(nn.Module):
         if self.training and features.shape[0] == 1:
             raise ValueError("expected at least 2 points in training, got 1: batch norm needs a spread; call .eval()")
 
-    def _predict(self, branch: nn.Module, features: Tensor) -> Tensor:
+    def _predict(self, layers: nn.Module, features: Tensor, width: int) -> Tensor:
+        """What a branch makes of the features, (N, width)."""
         if features.shape[0] == 0:  # batch norm's running statistics would become NaN
-            weight = next(branch.parameters())
-            width = {id(self.centers): self.dim, id(self.scores): self.num_classes}.get(id(branch), self._std_width())
+            weight = next(layers.parameters())
             return at_least_float32(features.new_zeros((0, width)) + 0 * weight.sum())
-        predicted: Tensor = branch(features)
+        predicted: Tensor = layers(features)
         return at_least_float32(predicted)
 
-    def _std_width(self) -> int:
-        return 1
+    def _logits(self, features: Tensor) -> Tensor:
+        return self._predict(self.scores, features, self.num_classes)
 
     def _mean(self, features: Tensor, positions: Tensor) -> Tensor:
         """μ = x + s tanh(o); dimensions beyond those of the position start at 0."""
-        offset = self.offset_scale * torch.tanh(self._predict(self.centers, features))
+        offset = self.offset_scale * torch.tanh(self._predict(self.centers, features, self.dim))
         return nn.functional.pad(positions, (0, self.dim - positions.shape[1])).to(offset.dtype) + offset
 
 
-class ProbabilisticHead(_Head):
+class ProbabilisticHead(Head):
     """Features to Gaussian embeddings and class scores.
 
     With o the output of a branch, x the position and s = ``offset_scale``:
@@ -124,7 +124,7 @@ class ProbabilisticHead(_Head):
         if not (self.initial_std > 0 and math.isfinite(self.initial_std)):
             raise ValueError(f"expected a positive initial_std in the unit of the positions, got {initial_std}")
         self.anisotropic, self.heteroscedastic = anisotropic, heteroscedastic
-        self.uncertainties = _branch(in_channels, self._std_width())
+        self.uncertainties = branch(in_channels, self._std_width())
 
     def extra_repr(self) -> str:
         own = f"anisotropic={self.anisotropic}, heteroscedastic={self.heteroscedastic}, initial_std={self.initial_std}"
@@ -144,14 +144,14 @@ class ProbabilisticHead(_Head):
             TypeError, ValueError: dtypes or shapes are not these, or training with a single point.
         """
         self._check(features, positions)
-        log_std = self._predict(self.uncertainties, features) + math.log(self.initial_std)
+        log_std = self._predict(self.uncertainties, features, self._std_width()) + math.log(self.initial_std)
         if not self.heteroscedastic:
             log_std = _cloud_mean(log_std, batch)
         embedding = GaussianEmbedding(self._mean(features, positions), log_std)
-        return HeadOutput(embedding, self._predict(self.scores, features))
+        return HeadOutput(embedding, self._logits(features))
 
 
-class DeterministicHead(_Head):
+class DeterministicHead(Head):
     """Features to points of an embedding space: every σ is the same constant, so that κ = exp(−‖Δ‖²/s²).
 
     ln σ = ln s − ½ ln 8. Losses, clustering and evaluation serve it unchanged; ``dim=6`` is the wider embedding of
@@ -170,7 +170,7 @@ class DeterministicHead(_Head):
         self._check(features, positions)
         mean = self._mean(features, positions)
         log_std = mean.new_full((mean.shape[0], 1), EUCLIDEAN_LOG_STD + math.log(self.offset_scale))
-        return HeadOutput(GaussianEmbedding(mean, log_std), self._predict(self.scores, features))
+        return HeadOutput(GaussianEmbedding(mean, log_std), self._logits(features))
 
 
 def _cloud_mean(x: Tensor, batch: Tensor | None) -> Tensor:

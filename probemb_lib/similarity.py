@@ -5,6 +5,25 @@ For diagonal Gaussians, with Δ = μ_x − μ_y and d = ln σ_x − ln σ_y a di
     ln κ = Σ_d [ −Δ² / (4 (σ_x² + σ_y²)) − ½ ln cosh d ].
 
 It is symmetric, at most 0, and 0 only for equal Gaussians. Scaling space and σ together changes nothing.
+
+The functions here are the definition, for any shapes, with gradients. Where κ is the cost, it is written out again, and
+tests compare each place with float64 loops over this formula:
+
+===================================== ==================== =========================================================
+where                                 what                 why not a function of this file
+===================================== ==================== =========================================================
+``_tile_eager.add_tile``              Σ κ, Σ −ln(1 − κ)    no (N, K) tensor; values and slopes in one pass, in place
+``_tile_compiled.fused_tile``         the same             D unrolled, so that Inductor fuses it into a few loops
+``_triton.similarity_kernels``        the same             on CUDA: no plane of pairs is ever stored
+``member_similarity``                 ln κ with one's own  slopes in closed form; one row a dimension vectorizes
+``clustering._rounds``, ``_similar``  κ ≥ τ, on a GPU      float64, a dimension at a time: no (…, D) tensor
+``clustering._index``, ``_similar``   κ ≥ τ, on a CPU      numpy in the input's dtype, with a bound of its rounding
+``clustering._index``, ``_decide``    κ ≥ τ, near τ        numpy in float64; κ of equal Gaussians exactly 1
+``clustering.refine``, ``_log_kappa`` argmax and mean of κ a dimension at a time, in place: no (…, D) tensor
+===================================== ==================== =========================================================
+
+``clustering._index._Reach`` and ``clustering.refine._rivals`` bound κ without computing it; tiles and the search for
+a threshold compare by these. φ of ``margin`` is another kernel.
 """
 
 from __future__ import annotations

@@ -5,17 +5,11 @@ For the points i and the instances k of one cloud, with κ_ik = κ(e_i, c_k):
     similar_k = Σ_i κ_ik                          (Dice, Eq. 5)
     outside_k = Σ_{i: z_i ≠ k} −ln(1 − κ_ik)      (cross entropy, Eq. 4)
 
-Derivatives in one dimension, with v = σ_i² + σ_k², r = 1/v, Δ = μ_i − μ_k, q = Δ² r:
-
-    ∂ ln κ/∂μ_i = −½ Δ r         ∂ ln κ/∂ ln σ_i = ½ + σ_i² r (½ q − 1)
-
-and the same with i and k exchanged for the centre. A weight w_ik = ∂f/∂ ln κ_ik, which is κ for the first sum and
-κ/(1 − κ) for the second, turns them into the sums' derivatives.
-
 Where the loss needs the sums of a whole cloud only, the derivatives are summed in the same pass as the values and
 backward is a scaling. Where it needs them per instance, backward runs the pass again with its weights. Memory is
-O(N + K): the pass works through tiles of points and instances that stay in cache, with eager torch in place, under
-torch.compile by loops that Inductor fuses, and on CUDA in eager mode and float32 by Triton kernels.
+O(N + K): the pass works through tiles of points and instances that stay in cache, with eager torch in place
+(``_tile_eager.py``, which has the derivatives), under torch.compile by loops that Inductor fuses
+(``_tile_compiled.py``), and on CUDA in eager mode and float32 by Triton kernels (``_triton/``).
 """
 
 from __future__ import annotations
@@ -23,27 +17,22 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
-import types
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from probemb_lib._tile_compiled import add_fused_tile
+from probemb_lib._tile_eager import Pairs, PairSums, add_tile
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.segments import put, take
-from probemb_lib.similarity import MIN_DISSIMILARITY
 
 TILE_ELEMENTS_CPU = 1 << 18  # pairs in a tile: about a dozen float32 planes of this size stay in the last cache
 TILE_ELEMENTS_COMPILED = 1 << 19  # one or two planes, and 0.2 ms a call
 TILE_ELEMENTS_GPU = 1 << 22
 MAX_TILE_CENTERS = 512
-MAX_Q = 1e3  # of ¼ Δ² r in derivatives: κ is 0 long before, and r times more could be infinite, and 0 · ∞ NaN
 MAX_TWIN_DIM = 8  # of the Triton kernels, which unroll D: compiling takes 10 s there, and minutes for 32
-
-
-TileSums = Callable[..., tuple[list[Tensor], ...]]
 
 
 class SimilaritySums(NamedTuple):
@@ -84,8 +73,8 @@ def similarity_sums(
         index,
         outside,
     )
-    similar, negative_log = (_PerInstance if per_instance else _PerCloud).apply(*args)
-    return SimilaritySums(similar, negative_log if outside else None)
+    similar, of_outside = (_PerInstance if per_instance else _PerCloud).apply(*args)
+    return SimilaritySums(similar, of_outside if outside else None)
 
 
 def _check(points: GaussianEmbedding, centers: GaussianEmbedding, index: InstanceIndex) -> None:
@@ -114,22 +103,20 @@ class _PerCloud(torch.autograd.Function):
         c_mean: Tensor,
         c_log_std: Tensor,
         index: InstanceIndex,
-        outside: bool,
+        with_outside: bool,
     ) -> tuple[Tensor, Tensor]:
-        similar, negative_log, grad, c_grad = _run(
-            mean, log_std, c_mean, c_log_std, index, outside, any(ctx.needs_input_grad[:4]), None
-        )
-        ctx.save_for_backward(grad, c_grad, index.point_batch, index.batch)
-        b = index.instance_ptr
-        return _cloud_sum(similar, b), _cloud_sum(negative_log, b)
+        gaussians = GaussianEmbedding(mean, log_std), GaussianEmbedding(c_mean, c_log_std)
+        sums = _sums(*gaussians, index, with_outside, gradients=any(ctx.needs_input_grad[:4]))
+        ctx.save_for_backward(sums.of_points, sums.of_centers, index.point_batch, index.batch)
+        return _cloud_sum(sums.similar, index.instance_ptr), _cloud_sum(sums.outside, index.instance_ptr)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        grad, c_grad, point_batch, batch = ctx.saved_tensors  # (S, 2, D, N), (S, 2, D, K)
-        scale = torch.stack(upstream[: grad.shape[0]])  # (S, B)
+        of_points, of_centers, point_batch, batch = ctx.saved_tensors  # (S, 2, D, N), (S, 2, D, K)
+        scale = torch.stack(upstream[: of_points.shape[0]])  # (S, B)
         scaled = _scale_by_cloud_opaque if torch.compiler.is_compiling() else _scale_by_cloud
-        g, c = scaled(grad, scale, point_batch), scaled(c_grad, scale, batch)
+        g, c = scaled(of_points, scale, point_batch), scaled(of_centers, scale, batch)
         return g[0].T, g[1].T, c[0].T, c[1].T, None, None
 
 
@@ -144,21 +131,24 @@ class _PerInstance(torch.autograd.Function):
         c_mean: Tensor,
         c_log_std: Tensor,
         index: InstanceIndex,
-        outside: bool,
+        with_outside: bool,
     ) -> tuple[Tensor, Tensor]:
-        ctx.outside = outside
+        ctx.with_outside = with_outside
         ctx.save_for_backward(mean, log_std, c_mean, c_log_std, *index)
-        similar, negative_log, _, _ = _run(mean, log_std, c_mean, c_log_std, index, outside, False, None)
-        return similar, negative_log
+        gaussians = GaussianEmbedding(mean, log_std), GaussianEmbedding(c_mean, c_log_std)
+        sums = _sums(*gaussians, index, with_outside, gradients=False)
+        return sums.similar, sums.outside
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         mean, log_std, c_mean, c_log_std, *index = ctx.saved_tensors
-        _, _, g, c = _run(
-            mean, log_std, c_mean, c_log_std, InstanceIndex(*index), ctx.outside, True, torch.stack(upstream)
+        gaussians = GaussianEmbedding(mean, log_std), GaussianEmbedding(c_mean, c_log_std)
+        sums = _sums(
+            *gaussians, InstanceIndex(*index), ctx.with_outside, gradients=True, upstream=torch.stack(upstream)
         )
-        return g[0, 0].T, g[0, 1].T, c[0, 0].T, c[0, 1].T, None, None
+        g, c = sums.of_points[0], sums.of_centers[0]  # (2, D, N), (2, D, K)
+        return g[0].T, g[1].T, c[0].T, c[1].T, None, None
 
 
 def _scale_by_cloud(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
@@ -184,35 +174,27 @@ def _cloud_sum(x: Tensor, instance_ptr: Tensor) -> Tensor:
     return torch.segment_reduce(x, "sum", offsets=instance_ptr, axis=0, initial=0)
 
 
-def _run(
-    mean: Tensor,
-    log_std: Tensor,
-    c_mean: Tensor,
-    c_log_std: Tensor,
+def _sums(
+    points: GaussianEmbedding,
+    centers: GaussianEmbedding,
     index: InstanceIndex,
-    outside: bool,
+    with_outside: bool,
+    *,
     gradients: bool,
-    weights: Tensor | None,
-) -> list[Tensor]:
-    embeddings = mean.detach(), log_std.detach(), c_mean.detach(), c_log_std.detach()
-    results: list[Tensor]
-    if _has_twin(*embeddings):
+    upstream: Tensor | None = None,
+) -> PairSums:
+    """Values and derivatives by the twin, where it runs, or by tiles; see :func:`_all_clouds`."""
+    gaussians = [t.detach() for t in (*points, *centers)]
+    if _has_twin(*gaussians):
         from probemb_lib._triton.similarity_sums import all_clouds
 
-        similar, negative_log, grad, c_grad = all_clouds(*embeddings, index, weights, outside, gradients)
-        return [similar, negative_log, grad.transpose(2, 3), c_grad.transpose(2, 3)]
-    results = _all_clouds(
-        *embeddings,
-        index.index,
-        index.order,
-        index.ptr,
-        index.instance_ptr,
-        weights,
-        outside,
-        gradients,
-        torch.compiler.is_compiling(),
+        similar, outside, of_points, of_centers = all_clouds(*gaussians, index, upstream, with_outside, gradients)
+        return PairSums(similar, outside, of_points.transpose(2, 3), of_centers.transpose(2, 3))
+    compiled = torch.compiler.is_compiling()
+    ptrs = index.ptr, index.instance_ptr
+    return PairSums(
+        *_all_clouds(*gaussians, index.index, index.order, *ptrs, upstream, with_outside, gradients, compiled)
     )
-    return results
 
 
 def _has_twin(*embeddings: Tensor) -> bool:
@@ -247,20 +229,19 @@ def _all_clouds(
     order: Tensor,
     ptr: Tensor,
     instance_ptr: Tensor,
-    weights: Tensor | None,
-    outside: bool,
+    upstream: Tensor | None,
+    with_outside: bool,
     gradients: bool,
     compiled: bool,
 ) -> list[Tensor]:
-    """Values and derivatives, cloud by cloud.
+    """Values and derivatives, cloud by cloud: the fields of a ``PairSums`` of N points and K centres.
 
-    Returns ``similar`` (K,), ``outside`` (K,), and the derivatives for points (S, 2, D, N) and centres (S, 2, D, K),
-    where 2 is (μ, ln σ) and S counts the sums: one for each that was asked for, or a single one weighted per
-    instance with ``weights`` (2, K); S = 0 without gradients.
+    S, the number of derivatives, counts the sums: one for each that was asked for, or a single one weighted per
+    instance with ``upstream`` (2, K); S = 0 without gradients.
     """
     n = mean.shape[0]
     k = c_mean.shape[0]
-    sets = 0 if not gradients else 1 if weights is not None else 1 + outside
+    sets = 0 if not gradients else 1 if upstream is not None else 1 + with_outside
     # One row a dimension has unit stride along the sums. Rows (3, D, V) of points are ½ μ, σ and σ², of centres ½ μ,
     # 2 σ and σ²: what a pair needs, with the factors that powers of two carry without rounding.
     std, c_std, member = log_std.T.exp(), c_log_std.T.exp(), index
@@ -269,33 +250,24 @@ def _all_clouds(
     in_order = mean.device.type == "cpu" and torch.equal(order, torch.arange(n))  # the points of most batches are
     if not in_order:
         x, member = take(x, order), index.index_select(0, order)
-    w = c.new_ones((2, k)) if weights is None else weights
-    similar, negative_log = c.new_zeros(k), c.new_zeros(k)
-    x_grad, c_grad = x.new_zeros((sets, 2, *x.shape[1:])), c.new_zeros((sets, 2, *c.shape[1:]))
+    pairs = Pairs(x, c, member, torch.arange(k, device=index.device), upstream)
+    sums = PairSums(
+        c.new_zeros(k), c.new_zeros(k), x.new_zeros((sets, 2, *x.shape[1:])), c.new_zeros((sets, 2, *c.shape[1:]))
+    )
     p, q = ptr.tolist(), instance_ptr.tolist()
     for p0, p1, k0, k1 in zip(p, p[1:], q, q[1:], strict=False):
         if p1 > p0 and k1 > k0:
-            _cloud(
-                x[:, :, p0:p1],
-                c[:, :, k0:k1],
-                member[p0:p1] - k0,
-                w[:, k0:k1],
-                outside,
-                weights is not None,
-                compiled,
-                similar[k0:k1],
-                negative_log[k0:k1],
-                x_grad[..., p0:p1],
-                c_grad[..., k0:k1],
-            )
-    return [similar, negative_log, x_grad if in_order else put(x_grad, order, n), c_grad]
+            cloud = slice(p0, p1), slice(k0, k1)
+            _add_cloud(pairs.part(*cloud), with_outside, compiled, sums.part(*cloud))
+    similar, outside, of_points, of_centers = sums
+    return [similar, outside, of_points if in_order else put(of_points, order, n), of_centers]
 
 
 @_all_clouds.register_fake
 def _(  # type: ignore[no-untyped-def]
-    mean, log_std, c_mean, c_log_std, index, order, ptr, instance_ptr, weights, outside, gradients, compiled
+    mean, log_std, c_mean, c_log_std, index, order, ptr, instance_ptr, upstream, with_outside, gradients, compiled
 ):
-    sets = 0 if not gradients else 1 if weights is not None else 1 + outside
+    sets = 0 if not gradients else 1 if upstream is not None else 1 + with_outside
     k = c_mean.shape[0]
     return [
         c_mean.new_empty(k),
@@ -305,179 +277,18 @@ def _(  # type: ignore[no-untyped-def]
     ]
 
 
-def _cloud(
-    x: Tensor,
-    c: Tensor,
-    member: Tensor,
-    w: Tensor,
-    outside: bool,
-    weighted: bool,
-    compiled: bool,
-    similar: Tensor,
-    negative_log: Tensor,
-    x_grad: Tensor,
-    c_grad: Tensor,
-) -> None:
-    """Add one cloud's sums to the outputs, tile by tile."""
-    n, k = x.shape[2], c.shape[2]
+def _add_cloud(cloud: Pairs, with_outside: bool, compiled: bool, sums: PairSums) -> None:
+    """Add one cloud's sums, tile by tile."""
+    n, k = cloud.member.shape[0], cloud.ids.shape[0]
     tile_k = min(k, MAX_TILE_CENTERS)
     on_cpu = TILE_ELEMENTS_COMPILED if compiled else TILE_ELEMENTS_CPU
-    tile_n = (on_cpu if x.device.type == "cpu" else TILE_ELEMENTS_GPU) // tile_k
+    tile_n = (on_cpu if cloud.points.device.type == "cpu" else TILE_ELEMENTS_GPU) // tile_k
     tile_n = min(n, max(64, tile_n // 64 * 64))  # rows that begin on a cache line are read faster
     for k0 in range(0, k, tile_k):
-        kk = slice(k0, min(k0 + tile_k, k))
-        ids = torch.arange(kk.start, kk.stop, device=member.device)
         for n0 in range(0, n, tile_n):
-            nn = slice(n0, min(n0 + tile_n, n))
-            results = (similar[kk], negative_log[kk], x_grad[..., nn], c_grad[..., kk])
+            place = slice(n0, min(n0 + tile_n, n)), slice(k0, min(k0 + tile_k, k))
+            tile = cloud.part(*place)
             # Compiled code would be made anew for a size of 1.
-            add_tile = _add_fused_tile if compiled and min(kk.stop - kk.start, nn.stop - nn.start) > 1 else _add_tile
-            add_tile(x[:, :, nn], c[:, :, kk], member[nn], ids, w[:, kk], outside, weighted, *results)
-
-
-def _add_tile(
-    x: Tensor,
-    c: Tensor,
-    member: Tensor,
-    ids: Tensor,
-    w: Tensor,
-    outside: bool,
-    weighted: bool,
-    similar: Tensor,
-    negative_log: Tensor,
-    x_grad: Tensor,
-    c_grad: Tensor,
-) -> None:
-    """Add one tile of T points and K centres; planes are (D, K, T) and (K, T). In place: eager torch is bound by
-    passes over memory."""
-    half_mean, std, variance = x[:, :, None, :].unbind()  # (D, 1, T)
-    c_half_mean, c_twice_std, c_variance = c[:, :, :, None].unbind()  # (D, K, 1)
-    r = (variance + c_variance).reciprocal_()  # 1/v
-    q = half_mean - c_half_mean  # ½ Δ
-    t = q * r  # ½ Δ r
-    q.mul_(t)  # ¼ Δ² r
-    minus_q = q.sum(0).neg_()
-    e = minus_q.exp()
-    # β² = Π 2 σi σk r: one square root for all dimensions.
-    beta2 = (r * c_twice_std).mul_(std).prod(0)
-    beta = beta2.sqrt()
-    kappa = e * beta
-    similar += kappa.sum(1)
-
-    weights = [kappa]
-    if outside:
-        is_outside = member != ids[:, None]
-        # 1 − β = (1 − β⁴) / ((1 + β) (1 + β²)), and 1 − κ = (1 − e) + e (1 − β): nothing cancels near equality.
-        one_minus_beta = _one_minus_beta4(variance, c_variance, r).div_(beta.add_(1).mul_(beta2.add_(1)))
-        one_minus = torch.addcmul(minus_q.expm1_().neg_(), e, one_minus_beta)
-        one_minus = torch.where(kappa < 0.25, 1 - kappa, one_minus)  # fewer roundings, where nothing cancels anyway
-        above_floor = one_minus > MIN_DISSIMILARITY
-        one_minus.clamp_(min=MIN_DISSIMILARITY)
-        weights.append((kappa / one_minus).mul_(is_outside & above_floor))
-        negative_log -= one_minus.log_().mul_(is_outside).sum(1)
-    if x_grad.shape[0] == 0:
-        return
-    if weighted:
-        combined = kappa * w[0][:, None]
-        if outside:
-            combined += weights[1].mul_(w[1][:, None])
-        weights = [combined]
-    q.clamp_(max=MAX_Q).mul_(2).sub_(1).mul_(r)  # r (½ Δ² r − 1)
-    for s, weight in enumerate(weights):
-        last = s == len(weights) - 1
-        for j, plane in enumerate((t, q)):
-            product = plane.mul_(weight) if last else plane * weight  # (D, K, T)
-            over_k, over_t = product.sum(1), product.sum(2)
-            if j == 0:
-                x_grad[s, 0] -= over_k
-                c_grad[s, 0] += over_t
-            else:
-                x_grad[s, 1] += over_k.mul_(variance[:, 0]).add_(weight.sum(0), alpha=0.5)
-                c_grad[s, 1] += over_t.mul_(c_variance[:, :, 0]).add_(weight.sum(1), alpha=0.5)
-
-
-def _one_minus_beta4(variance: Tensor, c_variance: Tensor, r: Tensor) -> Tensor:
-    """1 − Π_d (1 − t²) with t = tanh(ln σi − ln σk) = (σi² − σk²) r, as (K, T)."""
-    t2 = ((variance - c_variance).mul_(r)).square_()  # (D, K, T)
-    rest = t2[0]
-    for d in range(1, t2.shape[0]):
-        rest.addcmul_(rest, t2[d], value=-1).add_(t2[d])  # C ← C + (1 − C) t²
-    return rest
-
-
-def _add_fused_tile(
-    x: Tensor,
-    c: Tensor,
-    member: Tensor,
-    ids: Tensor,
-    w: Tensor,
-    outside: bool,
-    weighted: bool,
-    similar: Tensor,
-    negative_log: Tensor,
-    x_grad: Tensor,
-    c_grad: Tensor,
-) -> None:
-    """The same tile by compiled loops."""
-    # Slices of a larger batch, and a K or T that equals D or 2, would otherwise be compiled anew.
-    x, c, w = x.contiguous(), c.contiguous(), w.contiguous()
-    for t in (x, c, w):
-        torch._dynamo.mark_static(t, list(range(t.ndim - 1)))
-    flags = (outside, weighted, x_grad.shape[0])
-    sums, of_points, of_centers, _ = _compiled_tile(x.shape[1], x.dtype, *flags)(x, c, member, ids, w, *flags)
-    similar += sums[0]
-    if outside:
-        negative_log += sums[1]
-    for s in range(x_grad.shape[0]):
-        x_grad[s] += of_points[s]
-        c_grad[s] += of_centers[s]
-
-
-def _fused_tile(
-    x: Tensor, c: Tensor, member: Tensor, ids: Tensor, w: Tensor, outside: bool, weighted: bool, sets: int
-) -> tuple[list[Tensor], ...]:
-    """Sums of a tile, and their derivatives for points (2, D, T) and centres (2, D, K). Planes are (K, T); D is
-    unrolled, and points lie along the last axis, so that every loop vectorizes."""
-    dim = x.shape[1]
-    r, t, q, factors, tanh = [], [], [], [], []
-    for d in range(dim):
-        half_mean, std, variance = (row[None, :] for row in x[:, d])
-        c_half_mean, c_twice_std, c_variance = (row[:, None] for row in c[:, d])
-        r.append(1 / (variance + c_variance))
-        half_delta = half_mean - c_half_mean
-        t.append(half_delta * r[d])
-        q.append(half_delta * t[d])
-        factors.append(std * c_twice_std * r[d])
-        tanh.append((variance - c_variance) * r[d])
-    minus_q, beta2 = -functools.reduce(torch.add, q), functools.reduce(torch.mul, factors)
-    e, beta = torch.exp(minus_q), torch.sqrt(beta2)
-    kappa = e * beta
-    weights, sums = [kappa], [kappa.sum(1)]
-    if outside:
-        is_outside = member[None, :] != ids[:, None]
-        one_minus_beta4 = functools.reduce(lambda c, t2: c + (1 - c) * t2, [a * a for a in tanh])
-        one_minus = e * one_minus_beta4 / ((1 + beta) * (1 + beta2)) - torch.expm1(minus_q)
-        one_minus = torch.where(kappa < 0.25, 1 - kappa, one_minus)
-        sums.append(-torch.where(is_outside, one_minus.clamp_min(MIN_DISSIMILARITY).log(), 0.0).sum(1))
-        weights.append(torch.where(is_outside & (one_minus > MIN_DISSIMILARITY), kappa / one_minus, 0.0))
-    if weighted:
-        combined = weights[0] * w[0][:, None]
-        weights = [combined + weights[1] * w[1][:, None] if outside else combined]
-    of_points: list[Tensor] = []
-    of_centers: list[Tensor] = []
-    for weight in weights[:sets]:
-        for axis, sign, v, result in ((0, -1, x[2], of_points), (1, 1, c[2], of_centers)):
-            half = 0.5 * weight.sum(axis)
-            of_mean = [sign * (weight * t[d]).sum(axis) for d in range(dim)]
-            of_log_std = [v[d] * (weight * r[d] * (2 * q[d].clamp_max(MAX_Q) - 1)).sum(axis) + half for d in range(dim)]
-            result.append(torch.stack([torch.stack(of_mean), torch.stack(of_log_std)]))
-    # The weights are returned only to be stored: both sums then read them, and no exponential is taken twice.
-    return sums, of_points, of_centers, weights
-
-
-@functools.cache
-def _compiled_tile(dim: int, dtype: torch.dtype, outside: bool, weighted: bool, sets: int) -> TileSums:
-    """``_fused_tile`` compiled once for all sizes. Each variant is a function of its own, as torch.compile counts the
-    compilations of a function and gives up after some."""
-    variant = types.FunctionType(_fused_tile.__code__.replace(), _fused_tile.__globals__)
-    return torch.compile(variant, dynamic=True, fullgraph=True)
+            fused = compiled and min(tile.ids.shape[0], tile.member.shape[0]) > 1
+            add = add_fused_tile if fused else add_tile
+            add(tile, with_outside, sums.part(*place))

@@ -201,6 +201,8 @@ def test_direction_of_imports() -> None:
         "probemb_lib.clustering._index": 1,
         "probemb_lib.clustering.inputs": 1,
         "probemb_lib.margin.head": 1,
+        "probemb_lib._tile_eager": 1,
+        "probemb_lib._tile_compiled": 1,
         "probemb_lib.similarity_sums": 2,
         "probemb_lib.margin.lovasz": 2,
         "probemb_lib.losses": 3,

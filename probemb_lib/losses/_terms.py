@@ -27,7 +27,6 @@ class InstanceTerms(NamedTuple):
 
     embedding: GaussianEmbedding
     instances: InstanceIndex
-    centers: GaussianEmbedding  # (K, D)
     log_own: Tensor  # (M,) ln κ of each member point with its own instance
     sums: SimilaritySums | None
 
@@ -38,8 +37,8 @@ def instance_terms(
     batch: Tensor | None,
     covariance: Covariance,
     *,
-    similar: bool = False,
-    outside: bool = False,
+    with_sums: bool = False,
+    with_outside: bool = False,
     per_instance: bool = False,
 ) -> InstanceTerms:
     x = check_embedding(embedding)
@@ -47,33 +46,39 @@ def instance_terms(
     members = gather_points(columns(x), index.member)  # (2, D, M)
     c = aggregate_members(members, index, covariance)  # (2, D, K)
     centers = GaussianEmbedding(*c.transpose(1, 2).unbind())
-    sums = similarity_sums(x, centers, index, per_instance=per_instance, outside=outside) if similar else None
-    return InstanceTerms(x, index, centers, member_similarity(members, c, index), sums)
+    sums = similarity_sums(x, centers, index, per_instance=per_instance, outside=with_outside) if with_sums else None
+    return InstanceTerms(x, index, member_similarity(members, c, index), sums)
 
 
 class ScoreTargets(NamedTuple):
     """What the score maps of N points should show.
 
     Attributes:
-        log_p: (N, L) ln softmax of the logits.
+        logits: (N, L), float32 or better.
         target: (N,) class of the point's instance; ``background`` where it has none; −1 where nothing is asked.
-        kappa: (N,) detached similarity to the own instance, 0 where there is none.
         foreground: (N,) bool, the point has an instance and a class.
         counted: (N,) bool, the point is ignored neither as instance nor as class.
         instances: their index.
+        background: column of points of no instance, or None.
     """
 
-    log_p: Tensor
+    logits: Tensor
     target: Tensor
-    kappa: Tensor
     foreground: Tensor
     counted: Tensor
     instances: InstanceIndex
+    background: int | None
+
+    def similarity(self, log_own: Tensor) -> Tensor:
+        """κ of each point with its own instance (N,), a constant, from ln κ of the member points; 0 where there is
+        none."""
+        kappa = self.logits.new_zeros(self.logits.shape[0])
+        return kappa.index_copy(0, self.instances.member, log_own.detach().exp().to(kappa.dtype))
 
     def average(self, per_point: Tensor) -> Tensor:
         """Mean over the counted points of a cloud, then over the clouds that have any."""
         count, total = self._per_cloud(self.counted.to(per_point.dtype)), self._per_cloud(per_point)
-        return mean_over_clouds(total / count.clamp_min(1), count > 0, self.log_p)
+        return mean_over_clouds(total / count.clamp_min(1), count > 0, self.logits)
 
     def _per_cloud(self, per_point: Tensor) -> Tensor:
         i = self.instances
@@ -82,18 +87,13 @@ class ScoreTargets(NamedTuple):
 
 
 def score_targets(
-    output: HeadOutput,
+    logits: Tensor,
     instance: Tensor | InstanceIndex,
     semantic: Tensor,
     batch: Tensor | None,
     background: int | None,
-    log_own: Tensor | None,
-    *,
-    need_similarity: bool,
-    covariance: Covariance = "mean",
 ) -> ScoreTargets:
     """Check the labels against the logits and find each point's target column."""
-    logits = output.logits
     if logits.ndim != 2 or not logits.is_floating_point():
         raise ValueError(f"expected floating-point logits (N, L), got {logits.dtype} {tuple(logits.shape)}")
     index = as_index(instance, batch, logits)
@@ -119,14 +119,21 @@ def score_targets(
     else:
         target = torch.where(foreground, own_class, torch.where(index.index < 0, background, NO_INSTANCE))
         target = torch.where(counted, target, NO_INSTANCE)
+    return ScoreTargets(at_least_float32(logits), target, foreground, counted, index, background)
 
-    log_p = at_least_float32(logits).log_softmax(dim=1)
-    kappa = log_p.new_zeros(log_p.shape[0])
-    if need_similarity:
-        if log_own is None:
-            log_own = instance_terms(output.embedding.detach(), index, None, covariance).log_own
-        kappa = kappa.index_copy(0, index.member, log_own.detach().exp().to(kappa.dtype))
-    return ScoreTargets(log_p, target, kappa, foreground, counted, index)
+
+def targets_and_similarity(
+    output: HeadOutput,
+    instance: Tensor | InstanceIndex,
+    semantic: Tensor,
+    batch: Tensor | None,
+    background: int | None,
+    covariance: Covariance,
+) -> tuple[ScoreTargets, Tensor]:
+    """Targets of a batch, and κ of its points with their own instance (N,): what a score loss alone begins with."""
+    targets = score_targets(output.logits, instance, semantic, batch, background)
+    terms = instance_terms(output.embedding.detach(), targets.instances, None, covariance)
+    return targets, targets.similarity(terms.log_own)
 
 
 def check_background(background: int | None, num_classes: int) -> None:

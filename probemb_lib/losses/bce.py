@@ -33,7 +33,7 @@ def instance_bce(
     >>> instance_bce(x, torch.tensor([0, 1]))  # ½ · −ln(1 − e^−2)
     tensor(0.0727)
     """
-    return bce_of(instance_terms(embedding, instance, batch, covariance, similar=True, outside=True))
+    return bce_of(instance_terms(embedding, instance, batch, covariance, with_sums=True, with_outside=True))
 
 
 def bce_of(terms: InstanceTerms, per_instance: bool = False) -> Tensor:

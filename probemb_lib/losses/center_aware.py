@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.head import HeadOutput
-from probemb_lib.losses._terms import score_targets
+from probemb_lib.losses._terms import ScoreTargets, targets_and_similarity
 
 
 def center_aware(
@@ -30,7 +30,6 @@ def center_aware(
     complement: bool = False,
     weight: Tensor | None = None,
     covariance: Covariance = "mean",
-    log_own: Tensor | None = None,
 ) -> Tensor:
     """Center-aware loss (Eq. 10).
 
@@ -43,7 +42,6 @@ def center_aware(
         complement: give 1 − κ to the background column (not in the paper; for class-agnostic data).
         weight: (L,) factor of each class; the divisor N L stays.
         covariance: see :func:`~probemb_lib.aggregate_instances`.
-        log_own: (M,) ln κ of the member points with their instance, where the caller has it.
 
     Raises:
         ValueError: shapes; a class outside [0, L); an instance of the background's class; ``complement`` without a
@@ -56,19 +54,23 @@ def center_aware(
     """
     if complement and background is None:
         raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
-    t = score_targets(
-        output, instance, semantic, batch, background, log_own, need_similarity=True, covariance=covariance
-    )
-    num_classes = t.log_p.shape[1]
+    targets, kappa = targets_and_similarity(output, instance, semantic, batch, background, covariance)
+    return center_aware_of(targets, kappa, complement=complement, weight=weight)
+
+
+def center_aware_of(targets: ScoreTargets, kappa: Tensor, *, complement: bool, weight: Tensor | None) -> Tensor:
+    """The loss from shared terms."""
+    log_p = targets.logits.log_softmax(dim=1)
+    num_classes = log_p.shape[1]
     if weight is not None and weight.shape != (num_classes,):
         raise ValueError(f"expected weight ({num_classes},), got {tuple(weight.shape)}")
-    cross_entropy = -t.log_p if weight is None else -t.log_p * weight.to(t.log_p)
-    of_target = cross_entropy.gather(1, t.target.clamp_min(0)[:, None]).squeeze(1)
-    q = torch.where(t.foreground, t.kappa, (t.target >= 0).to(t.kappa.dtype))  # background points: 1
+    cross_entropy = -log_p if weight is None else -log_p * weight.to(log_p)
+    of_target = cross_entropy.gather(1, targets.target.clamp_min(0)[:, None]).squeeze(1)
+    q = torch.where(targets.foreground, kappa, (targets.target >= 0).to(kappa.dtype))  # background points: 1
     loss = q * of_target
-    if complement and background is not None:
-        loss = loss + torch.where(t.foreground, (1 - t.kappa) * cross_entropy[:, background], 0.0)
-    return t.average(loss) / num_classes
+    if complement and targets.background is not None:
+        loss = loss + torch.where(targets.foreground, (1 - kappa) * cross_entropy[:, targets.background], 0.0)
+    return targets.average(loss) / num_classes
 
 
 class CenterAwareLoss(nn.Module):
@@ -96,8 +98,6 @@ class CenterAwareLoss(nn.Module):
         instance: Tensor | InstanceIndex,
         semantic: Tensor,
         batch: Tensor | None = None,
-        *,
-        log_own: Tensor | None = None,
     ) -> Tensor:
         return center_aware(
             output,
@@ -108,5 +108,8 @@ class CenterAwareLoss(nn.Module):
             complement=self.complement,
             weight=self.weight,
             covariance=self.covariance,
-            log_own=log_own,
         )
+
+    def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
+        """The loss where targets and κ of the points with their own instance, (N,), are known already."""
+        return center_aware_of(targets, kappa, complement=self.complement, weight=self.weight)

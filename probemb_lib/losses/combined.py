@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.head import HeadOutput
-from probemb_lib.losses._terms import instance_terms
+from probemb_lib.losses._terms import instance_terms, score_targets
 from probemb_lib.losses.bce import bce_of
 from probemb_lib.losses.center_aware import CenterAwareLoss
 from probemb_lib.losses.cross_entropy import ScoreCrossEntropyLoss
@@ -81,15 +81,16 @@ class ProbabilisticEmbeddingLoss(nn.Module):
             instance,
             batch,
             self.covariance,
-            similar=True,
-            outside=self.bce_weight != 0,
+            with_sums=True,
+            with_outside=self.bce_weight != 0,
             per_instance=self.per_instance_dice,
         )
         index = terms.instances
+        targets = score_targets(output.logits, index, semantic, None, self.score.background)
         parts = {
             "bce": bce_of(terms, self.per_instance_dice) if self.bce_weight != 0 else terms.log_own[:0].sum(),
             "dice": dice_of(terms, self.per_instance_dice),
-            "score": self.score(output, index, semantic, log_own=terms.log_own),
+            "score": self.score.of_targets(targets, targets.similarity(terms.log_own)),
             "entropy": entropy_regularizer(terms.embedding, index, reduction=self.entropy_reduction),
         }
         total = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.head import HeadOutput
-from probemb_lib.losses._terms import score_targets
+from probemb_lib.losses._terms import ScoreTargets, score_targets
 
 
 def score_cross_entropy(
@@ -30,9 +30,14 @@ def score_cross_entropy(
     >>> score_cross_entropy(HeadOutput(x, torch.zeros(1, 4)), torch.tensor([0]), torch.tensor([3]))  # ¼ ln 4
     tensor(0.3466)
     """
-    t = score_targets(output, instance, semantic, batch, background, None, need_similarity=False)
-    loss = -t.log_p.gather(1, t.target.clamp_min(0)[:, None]).squeeze(1)
-    return t.average(torch.where(t.target >= 0, loss, 0.0)) / t.log_p.shape[1]
+    return score_cross_entropy_of(score_targets(output.logits, instance, semantic, batch, background))
+
+
+def score_cross_entropy_of(targets: ScoreTargets) -> Tensor:
+    """The loss from shared terms."""
+    log_p = targets.logits.log_softmax(dim=1)
+    loss = -log_p.gather(1, targets.target.clamp_min(0)[:, None]).squeeze(1)
+    return targets.average(torch.where(targets.target >= 0, loss, 0.0)) / log_p.shape[1]
 
 
 class ScoreCrossEntropyLoss(nn.Module):
@@ -48,8 +53,10 @@ class ScoreCrossEntropyLoss(nn.Module):
         instance: Tensor | InstanceIndex,
         semantic: Tensor,
         batch: Tensor | None = None,
-        *,
-        log_own: Tensor | None = None,
     ) -> Tensor:
-        """``log_own`` is accepted so that the score losses exchange, and not needed."""
         return score_cross_entropy(output, instance, semantic, batch, background=self.background)
+
+    def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
+        """The loss where targets are known already; ``kappa`` is accepted so that the score losses exchange, and not
+        needed."""
+        return score_cross_entropy_of(targets)

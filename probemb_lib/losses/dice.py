@@ -44,7 +44,7 @@ def log_dice(
     tensor(0.)
     """
     return dice_of(
-        instance_terms(embedding, instance, batch, covariance, similar=True, per_instance=per_instance),
+        instance_terms(embedding, instance, batch, covariance, with_sums=True, per_instance=per_instance),
         per_instance,
     )
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import InstanceIndex, as_index
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
-from probemb_lib.head import HeadOutput
+from probemb_lib.gaussian import GaussianEmbedding, check_embedding
 from probemb_lib.losses._terms import ScoreTargets, score_targets
 from probemb_lib.margin.head import LOG_STD_RATE, MarginOutput
 from probemb_lib.margin.lovasz import lovasz_hinge
@@ -85,11 +84,9 @@ def learnable_margin(
     of_instances = segment_sum(of_points, index.member_ptr, segment) / index.size
     variance = segment_sum(of_instances, index.instance_ptr, index.batch)  # (B,)
 
-    log_phi = _own_log_phi(x.detach(), center.detach(), log_std.detach(), index)
-    targets = score_targets(
-        HeadOutput(x, output.logits), index, semantic, None, background, log_phi, need_similarity=True
-    )
-    of_points = _seed_errors(at_least_float32(output.logits).sigmoid(), targets, background, foreground_weight)
+    targets = score_targets(output.logits, index, semantic, None, background)
+    phi = targets.similarity(_own_log_phi(x.detach(), center.detach(), log_std.detach(), index))
+    of_points = _seed_errors(targets, phi, foreground_weight)
     clouds = index.point_batch.index_select(0, index.order)
     seed = segment_sum(gather_points(of_points, index.order), index.ptr, clouds)  # (B,)
 
@@ -97,7 +94,7 @@ def learnable_margin(
     parts = {
         "instance": mean_over_clouds(hinge / instances, points > 0, x.mean),
         "variance": mean_over_clouds(variance / instances, points > 0, x.log_std),
-        "seed": mean_over_clouds(seed / points.clamp_min(1), points > 0, targets.log_p),
+        "seed": mean_over_clouds(seed / points.clamp_min(1), points > 0, targets.logits),
     }
     loss = instance_weight * parts["instance"] + variance_weight * parts["variance"] + seed_weight * parts["seed"]
     return {"loss": loss, **parts}
@@ -122,14 +119,15 @@ def _own_log_phi(x: GaussianEmbedding, center: Tensor, log_std: Tensor, index: I
     return -0.5 * z.square().sum(1)
 
 
-def _seed_errors(seeds: Tensor, targets: ScoreTargets, background: int | None, foreground_weight: float) -> Tensor:
+def _seed_errors(targets: ScoreTargets, phi: Tensor, foreground_weight: float) -> Tensor:
     """Σ_l f (S − Q)² of each point, (N,); 0 where nothing is asked."""
+    seeds = targets.logits.sigmoid()
     column = targets.target.clamp_min(0)[:, None]
-    q = torch.zeros_like(seeds).scatter(1, column, targets.kappa.to(seeds.dtype)[:, None])
+    q = torch.zeros_like(seeds).scatter(1, column, phi[:, None])
     weight = torch.where(targets.foreground, foreground_weight, 1.0).to(seeds.dtype)
     factor = torch.ones_like(seeds).scatter(1, column, weight[:, None])
-    if background is not None:
-        factor[:, background] = 0
+    if targets.background is not None:
+        factor[:, targets.background] = 0
     return torch.where(targets.counted, (factor * (seeds - q).square()).sum(1), 0.0)
 
 

@@ -7,11 +7,12 @@ with the Q of the center-aware loss (Eq. 9) as a constant; on points of no insta
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.head import HeadOutput
-from probemb_lib.losses._terms import score_targets
+from probemb_lib.losses._terms import ScoreTargets, targets_and_similarity
 
 
 def seed_mse(
@@ -22,24 +23,26 @@ def seed_mse(
     *,
     background: int | None = 0,
     covariance: Covariance = "mean",
-    log_own: Tensor | None = None,
 ) -> Tensor:
     """Squared error of the score maps. Arguments as in :func:`~probemb_lib.functional.center_aware`.
 
-    >>> import torch
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(1, 3), torch.zeros(1, 3))
     >>> seed_mse(HeadOutput(x, torch.zeros(1, 2)), torch.tensor([0]), torch.tensor([1]))  # (½ − 1)²
     tensor(0.2500)
     """
-    t = score_targets(
-        output, instance, semantic, batch, background, log_own, need_similarity=True, covariance=covariance
-    )
-    q = t.log_p.new_zeros(t.log_p.shape).scatter(1, t.target.clamp_min(0)[:, None], t.kappa[:, None])
-    error = (t.log_p.exp() - q).square()  # (N, L)
-    asked = t.counted & (t.foreground | (t.instances.index < 0))
+    return seed_mse_of(*targets_and_similarity(output, instance, semantic, batch, background, covariance))
+
+
+def seed_mse_of(targets: ScoreTargets, kappa: Tensor) -> Tensor:
+    """The loss from shared terms."""
+    p = targets.logits.log_softmax(dim=1).exp()
+    q = torch.zeros_like(p).scatter(1, targets.target.clamp_min(0)[:, None], kappa[:, None])
+    error = (p - q).square()  # (N, L)
+    asked = targets.counted & (targets.foreground | (targets.instances.index < 0))
+    background = targets.background
     loss = error.sum(1) if background is None else error.sum(1) - error[:, background]
-    return t.average(loss * asked)
+    return targets.average(loss * asked)
 
 
 class SeedMSELoss(nn.Module):
@@ -55,15 +58,9 @@ class SeedMSELoss(nn.Module):
         instance: Tensor | InstanceIndex,
         semantic: Tensor,
         batch: Tensor | None = None,
-        *,
-        log_own: Tensor | None = None,
     ) -> Tensor:
-        return seed_mse(
-            output,
-            instance,
-            semantic,
-            batch,
-            background=self.background,
-            covariance=self.covariance,
-            log_own=log_own,
-        )
+        return seed_mse(output, instance, semantic, batch, background=self.background, covariance=self.covariance)
+
+    def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
+        """The loss where targets and κ of the points with their own instance, (N,), are known already."""
+        return seed_mse_of(targets, kappa)

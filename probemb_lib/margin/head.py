@@ -18,7 +18,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from probemb_lib.gaussian import GaussianEmbedding
-from probemb_lib.head import _branch, _Head
+from probemb_lib.head import Head, branch
 
 LOG_STD_RATE = 5.0
 """−∂ ln σ / ∂ output: half the 10 of s = exp(10 o). It sets how fast margins are learned."""
@@ -49,7 +49,7 @@ class MarginOutput(NamedTuple):
         return MARGIN_PER_STD * self.embedding.std
 
 
-class LearnableMarginHead(_Head):
+class LearnableMarginHead(Head):
     """Features to votes, margins and seed maps, by the branches of :class:`~probemb_lib.ProbabilisticHead`.
 
     With o the output of a branch, x the position, s = ``offset_scale`` and r = ``initial_margin``: e = x + s·tanh(o),
@@ -90,7 +90,7 @@ class LearnableMarginHead(_Head):
         if not (margin > 0 and math.isfinite(margin)):
             raise ValueError(f"expected a positive initial_margin in the unit of the positions, got {initial_margin}")
         self.anisotropic, self.initial_margin = anisotropic, margin
-        self.margins = _branch(in_channels, self._std_width())
+        self.margins = branch(in_channels, self._std_width())
         for parameter in self.margins[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -103,6 +103,7 @@ class LearnableMarginHead(_Head):
     def forward(self, features: Tensor, positions: Tensor, batch: Tensor | None = None) -> MarginOutput:
         """As :meth:`ProbabilisticHead.forward`; ``batch`` is accepted so that the heads exchange, and not needed."""
         self._check(features, positions)
-        log_std = math.log(self.initial_margin / MARGIN_PER_STD) - LOG_STD_RATE * self._predict(self.margins, features)
+        predicted = self._predict(self.margins, features, self._std_width())
+        log_std = math.log(self.initial_margin / MARGIN_PER_STD) - LOG_STD_RATE * predicted
         embedding = GaussianEmbedding(self._mean(features, positions), log_std)
-        return MarginOutput(embedding, self._predict(self.scores, features))
+        return MarginOutput(embedding, self._logits(features))

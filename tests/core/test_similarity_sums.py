@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.autograd import gradcheck
 
-from probemb_lib import GaussianEmbedding, InstanceIndex, index_instances, log_bhattacharyya_paired
+from probemb_lib import GaussianEmbedding, InstanceIndex, _tile_compiled, index_instances, log_bhattacharyya_paired
 from probemb_lib import similarity_sums as module
 from probemb_lib.gaussian import columns
 from probemb_lib.member_similarity import member_similarity
@@ -442,11 +442,13 @@ def test_compiled_with_changing_sizes(per_instance: bool, monkeypatch: pytest.Mo
     """
 
     @functools.cache
-    def traced(*_: object) -> module.TileSums:
-        variant = types.FunctionType(module._fused_tile.__code__.replace(), module._fused_tile.__globals__)
+    def traced(*_: object) -> _tile_compiled.FusedTile:
+        variant = types.FunctionType(
+            _tile_compiled.fused_tile.__code__.replace(), _tile_compiled.fused_tile.__globals__
+        )
         return torch.compile(variant, dynamic=True, fullgraph=True, backend="eager")
 
-    monkeypatch.setattr(module, "_compiled_tile", traced)
+    monkeypatch.setattr(_tile_compiled, "compiled_tile", traced)
     torch._dynamo.reset()
     compiled = torch.compile(similarity_sums, fullgraph=True, backend="eager")
     graphs = []
