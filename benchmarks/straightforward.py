@@ -1,8 +1,8 @@
 """The APs of PartNet and ScanNet as their protocols are written down, and random shapes and scenes to run them on.
 
 Boolean masks, and for each threshold a loop over predictions and ground truth: what one writes first. It shares no
-code with probemb_lib and answers as the official scripts do, for PartNet to the bit; tests/core/test_partnet_ap.py and
-tests/core/test_scannet_ap.py check it.
+code with probemb_lib and answers as the official scripts do, for PartNet to the bit;
+tests/core/metrics/test_partnet.py and tests/core/metrics/test_scannet.py check it.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def _sums(
     upstream: Tensor | None = None,
 ) -> PairSums:
     """Values and derivatives by the twin, where it runs, or by tiles; see :func:`_all_clouds`."""
-    gaussians = [t.detach() for t in (*points, *centers)]
+    gaussians = (*points.detach(), *centers.detach())
     if _has_twin(*gaussians):
         from probemb_lib._triton.similarity_sums import all_clouds
 

@@ -438,7 +438,7 @@ def test_compiled_with_changing_sizes(per_instance: bool, monkeypatch: pytest.Mo
     """fullgraph=True on an InstanceIndex; once the sizes were seen to change nothing is compiled again, be it one cloud
     or many, or as many instances as dimensions.
 
-    Everything runs as traced, which needs no C++ compiler; test_losses.py runs Inductor's code.
+    Everything runs as traced, which needs no C++ compiler; losses/test_combined.py runs Inductor's code.
     """
 
     @functools.cache
