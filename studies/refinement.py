@@ -33,6 +33,7 @@ from probemb_adapters.experiments.run import table_text, write_table
 from probemb_adapters.report import Row, Table
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, refine_instances
+from probemb_lib.clustering import best_of
 from probemb_lib.metrics import PartNetAP
 from probemb_shapes.demo_data import PROJECT, partnet_folder
 
@@ -106,7 +107,7 @@ def measure(path: Path, options: Options, fabric: Fabric) -> tuple[str, dict[str
     by_threshold = {t: metrics("val", t, all_ways) for t in tqdm(grid, desc=str(path), unit="threshold", leave=False)}
     best = {}
     for name, way in all_ways.items():
-        threshold = max(grid, key=lambda t: part_map(by_threshold[t][name], IOU))
+        threshold, *_ = best_of(grid, [part_map(by_threshold[t][name], IOU) for t in grid], "threshold")
         test = metrics("test", threshold, {name: way})[name]
         best[name] = (threshold, {"val": by_threshold[threshold][name], "test": test})
     return f"{settings.category}, level {settings.level}", best

@@ -60,7 +60,8 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
 def replaced_folder(root: str | Path, parts: Sequence[str | Path] = ()) -> Iterator[Path]:
     """An empty temporary folder to write into, which takes the place of ``root`` when the block ends without an error.
 
-    An error, also KeyboardInterrupt, leaves ``root`` as it was.
+    An error, also KeyboardInterrupt, leaves ``root`` as it was; so does a new folder that cannot take the old one's
+    place.
 
     Args:
         root: the folder to replace; its parents are made.
@@ -86,10 +87,15 @@ def replaced_folder(root: str | Path, parts: Sequence[str | Path] = ()) -> Itera
         yield new
         for part in parts or ("",):
             (root / part).parent.mkdir(parents=True, exist_ok=True)
-            if (root / part).is_dir():  # a folder takes no other's place
-                (old / part).parent.mkdir(parents=True, exist_ok=True)
-                (root / part).rename(old / part)
-            os.replace(new / part, root / part)
+            try:
+                if (root / part).is_dir():  # a folder takes no other's place
+                    (old / part).parent.mkdir(parents=True, exist_ok=True)
+                    (root / part).rename(old / part)
+                os.replace(new / part, root / part)
+            except BaseException:
+                if (old / part).is_dir() and not (root / part).exists():  # else it would go with the temporary folder
+                    (old / part).rename(root / part)
+                raise
 
 
 def write_manifest(

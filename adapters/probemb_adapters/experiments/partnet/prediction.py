@@ -51,7 +51,7 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
         shapes.append(
             ShapeResult(cloud.name, torch.from_numpy(pos), None, found, embedding.log_std, embedding.mean, rgb)
         )
-        sizes = torch.bincount(found.label[found.label >= 0], minlength=len(found)).tolist()
+        sizes = found.size.tolist()
         names = [model.classes[int(c) - first] for c in found.semantic]
         tqdm.write(
             f"{cloud.name}: {len(found)} parts, largest "

@@ -29,6 +29,7 @@ from probemb_lib import (
     Instances,
     ThresholdFit,
 )
+from probemb_lib.clustering import best_of
 from probemb_lib.metrics import ScanNetAP
 
 
@@ -66,8 +67,7 @@ def fit_setting(model: Model, data: Dataset[Data], fabric: Fabric) -> ThresholdF
         for setting, metric in zip(grid, metrics, strict=True):
             add_scene(metric, model.cluster(output, setting), target)
     values = [merged(metric, fabric).compute()["ap50"] for metric in metrics]
-    best = max(range(len(grid)), key=lambda i: values[i])
-    return ThresholdFit(grid[best], values[best], grid, tuple(values))
+    return ThresholdFit(*best_of(grid, values, "setting"))
 
 
 def evaluate_model(
