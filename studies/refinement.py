@@ -9,10 +9,9 @@ that of the paper's clustering alone, with paired bootstrap intervals over model
 
 from __future__ import annotations
 
-import os
+import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
-# Threads that spin while they wait crawl as soon as anything else runs; read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# isort: split
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,8 +28,7 @@ from tqdm import tqdm
 
 from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
-from probemb_adapters.experiments.run import table_text, write_table
-from probemb_adapters.report import Row, Table
+from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, refine_instances
 from probemb_lib.clustering import best_of
@@ -94,12 +92,13 @@ def measure(path: Path, options: Options, fabric: Fabric) -> tuple[str, dict[str
     root = partnet_folder(settings.category, settings.generated_shapes, fabric)
     splits = {name: partnet.Split(root, settings, name, fabric) for name in SPLITS}
     outputs = {name: [model.predict(shape, fabric) for shape in split.shapes] for name, split in splits.items()}
-    first = 0 if model.background is None else 1
 
     def metrics(split: str, threshold: float, chosen: dict[str, Way]) -> dict[str, PartNetAP]:
         pairs = [(*o, greedy_cluster(*o, threshold=threshold, background=model.background)) for o in outputs[split]]
         return {
-            name: partnet.score([way(*p) for p in pairs], splits[split].targets, len(model.classes), first, fabric)
+            name: partnet.score(
+                [way(*p) for p in pairs], splits[split].targets, len(model.classes), model.first_class, fabric
+            )
             for name, way in chosen.items()
         }
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,3 +131,12 @@ def read_manifest(
 def may_replace(root: Path) -> bool:
     """The folder is empty or was written with a manifest: nothing of the user's is lost with it."""
     return root.is_dir() and ((root / MANIFEST).is_file() or not any(root.iterdir()))
+
+
+def commit_of(folder: str | Path) -> str | None:
+    """The commit of a clone, with "-dirty" where files changed; None outside of one, or without git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

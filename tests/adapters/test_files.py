@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from probemb_adapters.files import MANIFEST, replaced_folder
+from probemb_adapters.files import MANIFEST, commit_of, replaced_folder
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -72,3 +73,9 @@ def test_what_no_manifest_vouches_for_is_not_replaced(root: Path) -> None:
     with pytest.raises(FileExistsError, match="holds other things than this cache"), replaced_folder(root):
         pass
     assert contents(root) == {"shapes/old.txt": "old", "stats.txt": "old"}
+
+
+def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert commit_of(tmp_path) is None  # no clone
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "abc1234-dirty\n"))
+    assert commit_of(tmp_path) == "abc1234-dirty"

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from probemb_adapters.experiments.run import (
-    merged,
-)
+from probemb_adapters.experiments.run import merged
 from probemb_adapters.experiments.scannet.data import shares
 from probemb_adapters.experiments.scannet.model import GRIDS, Model
 from probemb_adapters.experiments.scannet.options import Options
@@ -24,11 +22,7 @@ from probemb_adapters.report.pictures import ShapeResult
 from probemb_adapters.scannet import INSTANCE_IDS, evaluation_target
 from probemb_adapters.scannet.submission import scene_predictions, write_submission
 from probemb_adapters.training import gather_in_order
-from probemb_lib import (
-    GaussianEmbedding,
-    Instances,
-    ThresholdFit,
-)
+from probemb_lib import GaussianEmbedding, Instances, ThresholdFit
 from probemb_lib.clustering import best_of
 from probemb_lib.metrics import ScanNetAP
 
@@ -80,7 +74,7 @@ def evaluate_model(
     def scenes() -> Iterator[Any]:
         for i, scene in enumerate(shares(data, fabric, f"{name}, {options.split}")):
             embedding, probabilities = model.predict(scene, fabric)
-            found = model.cluster((embedding, probabilities), model.about["setting"])
+            found = model.cluster((embedding, probabilities))
             if "instance" in scene:
                 add_scene(metric, found, evaluation_target(scene))
             if i % every == 0:
