@@ -45,7 +45,7 @@ def close(got: Tensor, expected: Any, tolerance: float = 1e-10) -> None:
     torch.testing.assert_close(got.detach().double(), expected, rtol=tolerance, atol=tolerance)
 
 
-# --- The authors' numbers --------------------------------------------------------------------------------------------
+# --- the authors' numbers
 
 
 def embedding_of(columns: Tensor, positions: Tensor, n_sigma: int) -> GaussianEmbedding:
@@ -171,7 +171,7 @@ def test_known_clusters(case: int) -> None:
         assert not torch.equal(found.masks(), Instances.masks(found))
 
 
-# --- Float64 loops ---------------------------------------------------------------------------------------------------
+# --- float64 loops
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ def test_a_second_differentiation_is_an_error() -> None:
         grad.sum().backward()
 
 
-# --- Properties ------------------------------------------------------------------------------------------------------
+# --- properties
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
@@ -433,7 +433,7 @@ def test_positions_of_fewer_dimensions_are_padded() -> None:
     same(p.losses(positions=positions), p.losses(positions=padded))
 
 
-# --- Robustness ------------------------------------------------------------------------------------------------------
+# --- robustness
 
 
 def check_finite(p: Problem) -> dict[str, Tensor]:
@@ -588,7 +588,7 @@ def test_without_gradients_nothing_is_stored_and_the_value_is_the_same() -> None
     same(got, p.losses())
 
 
-# --- Errors of the loss ----------------------------------------------------------------------------------------------
+# --- errors of the loss
 
 
 @pytest.mark.parametrize(
@@ -627,7 +627,7 @@ def test_errors_of_labels() -> None:
         loss(MarginOutput(GaussianEmbedding(torch.zeros(4), torch.zeros(4)), torch.zeros(4, 3)), instance, semantic)
 
 
-# --- Head ------------------------------------------------------------------------------------------------------------
+# --- head
 
 
 @pytest.mark.parametrize(("anisotropic", "dim", "width"), [(False, 3, 1), (True, 3, 3), (True, 6, 6), (False, 2, 1)])
@@ -716,7 +716,7 @@ def test_learns_separate_instances() -> None:
     assert iou.amax(0).min() > 0.9
 
 
-# --- Clustering ------------------------------------------------------------------------------------------------------
+# --- clustering
 
 
 @dataclass(frozen=True)

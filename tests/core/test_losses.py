@@ -138,7 +138,7 @@ def finite(*values: Tensor) -> None:
         assert torch.isfinite(v).all()
 
 
-# --- Each loss against the loops -------------------------------------------------------------------------------------
+# --- each loss against the loops
 
 
 @EVERY
@@ -234,7 +234,7 @@ def test_class_without_votes_asks_nothing() -> None:
         close(loss(output, instance, semantic), loss(first, instance[:2], semantic[:2]))
 
 
-# --- The whole objective ---------------------------------------------------------------------------------------------
+# --- the whole objective
 
 
 @EVERY
@@ -325,7 +325,7 @@ def test_other_score_losses_and_settings(
         close(independent[key], value)
 
 
-# --- Properties ------------------------------------------------------------------------------------------------------
+# --- properties
 
 
 def total(p: Problem, per_instance: bool = False) -> dict[str, Tensor]:
@@ -433,7 +433,7 @@ def test_label_types(dtype: torch.dtype) -> None:
     same(loss(output, instance, semantic, batch), loss(output, instance.to(dtype), semantic.to(dtype), batch.to(dtype)))
 
 
-# --- Robustness ------------------------------------------------------------------------------------------------------
+# --- robustness
 
 
 def check_finite(output: HeadOutput, instance: Tensor, semantic: Tensor, batch: Tensor | None) -> dict[str, Tensor]:
@@ -550,7 +550,7 @@ def test_many_instances() -> None:
     close(got["entropy"], 1.5 * math.log(2 * math.pi * math.e) - 6, 1e-5)
 
 
-# --- Modules ---------------------------------------------------------------------------------------------------------
+# --- modules
 
 
 def test_class_weights_are_a_buffer() -> None:
@@ -574,7 +574,7 @@ def test_covariance_reaches_the_default_score_loss() -> None:
     assert loss.score.covariance == "independent"
 
 
-# --- Errors ----------------------------------------------------------------------------------------------------------
+# --- errors
 
 
 def example() -> tuple[HeadOutput, Tensor, Tensor]:
@@ -655,7 +655,7 @@ def test_errors_of_options() -> None:
         ProbabilisticEmbeddingLoss(covariance="sum")(output, instance, semantic)  # type: ignore[arg-type]
 
 
-# --- Compiled --------------------------------------------------------------------------------------------------------
+# --- compiled
 
 
 @COMPILER
