@@ -65,16 +65,16 @@ def main() -> None:
     if models:  # trained with classes or without: so they are compared with the ground truth
         first = next(iter(models.values()))
         options = resolve(replace(options, class_agnostic=first.settings.class_agnostic))
+    else:
+        generated = generated_folders(options.generated_shapes, fabric) if options.add_generated else {}
+        data, weights = training_data(root, options, generated)
     classes = read_classes_of(root, options)
 
     # --- model and training
 
     history: list[dict[str, float]] = []
-    if models:
-        text = f"Models: {', '.join(map(str, options.evaluate))}."
-    else:
-        generated = generated_folders(options.generated_shapes, fabric) if options.add_generated else {}
-        data, weights = training_data(root, options, generated)
+    text = f"Models: {', '.join(map(str, options.evaluate))}."
+    if not models:
         # PointNet++ gives a feature a point; the head makes of it a Gaussian around where the point's part has its
         # centre, and a score for each class.
         model = new_model(classes, options, fabric)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -107,3 +110,17 @@ def test_generated_shapes_are_added_where_the_options_say_so(tmp_path: Path) -> 
     options = partnet.resolve(partnet.Options())
     with pytest.raises(ValueError, match="expected folders of generated shapes with add_generated alone"):
         partnet.training_data(tmp_path, options, {"Chair": tmp_path})
+
+
+# --- how threads wait
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_sleep_unless_the_environment_says_otherwise(given: dict[str, str], expected: str) -> None:
+    """It says so before torch is loaded."""
+    code = "import os, sys, probemb_adapters.passive_threads as _; print(os.environ['OMP_WAIT_POLICY'], *sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    policy, *modules = done.stdout.split()
+    assert policy == expected
+    assert "torch" not in modules

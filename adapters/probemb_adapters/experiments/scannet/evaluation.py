@@ -104,6 +104,5 @@ def scene_result(scene: Data, found: Instances, embedding: GaussianEmbedding) ->
     if truth is not None:
         classes = torch.zeros(int(truth.max().clamp(min=-1)) + 1, dtype=torch.int64)
         classes[truth[truth >= 0]] = scene.semantic[truth >= 0]
-    return ShapeResult(
-        scene.scene_id, scene.pos, truth, found, embedding.log_std, embedding.mean, scene.rgb, classes, up="z"
-    )
+    rgb = scene.rgb if "rgb" in scene else None  # a scan without colours
+    return ShapeResult(scene.scene_id, scene.pos, truth, found, embedding.log_std, embedding.mean, rgb, classes, up="z")
