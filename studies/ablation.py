@@ -258,9 +258,9 @@ def train_and_evaluate(run: Run, study: Study, options: Options, folder: Path, f
         model = partnet.Model.load(folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors")
         model = replace(model, settings=replace(model.settings, **settings))
     else:
-        data, weights = partnet.training_data(root, chosen)
+        data, _ = partnet.training_data(root, chosen)
         model = partnet.new_model(partnet.read_classes_of(root, chosen), chosen, fabric)
-        partnet.train_model(model, data, partnet.objective(chosen), chosen, fabric, weights=weights)
+        partnet.train_model(model, data, partnet.objective(chosen), chosen, fabric)
     val, test = (partnet.Split(root, chosen, split, fabric) for split in ("val", "test"))
     evaluation = partnet.evaluate_model(run.row, model, root, val, test, chosen, fabric)
     model.with_threshold(evaluation.parameters["threshold"]).save(folder / "model.safetensors")
