@@ -17,7 +17,6 @@ import os
 import platform
 import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +32,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np
 import torch
+
+from probemb_adapters.files import commit_of
 
 torch.set_num_threads(1)
 
@@ -60,17 +61,12 @@ T = TypeVar("T")
 
 def header() -> dict[str, Any]:
     """What the numbers depend on: machine, threads, load, date, versions, commit ("-dirty" where files changed)."""
-    describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        commit = subprocess.run(describe, capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
-    except OSError:
-        commit = ""
     return {
         "machine": cpu_name(),
         "threads": torch.get_num_threads(),
         "load": load(),
         "date": datetime.date.today().isoformat(),
-        "commit": commit or None,
+        "commit": commit_of(RESULTS.parent),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

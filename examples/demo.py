@@ -42,13 +42,21 @@ def main() -> None:
         replace(common, category="Chair", level=3, class_agnostic=True, epochs=demo.epochs, width=0.5)
     )
     root = partnet_folder(chairs.category, chairs.generated_shapes, fabric)
-    model, of_chairs, history = partnet.run_training(root, chairs, fabric)
-    of_chairs[0].name += ", generated chairs"
+    data, _ = partnet.training_data(root, chairs)
+    model = partnet.new_model(("part",), chairs, fabric)
+    history = partnet.train_model(model, data, partnet.objective(chairs), chairs, fabric)
+    val, test = (partnet.Split(root, chairs, name, fabric) for name in ("val", "test"))
+    name = f"{chairs.embedding}, generated chairs"
+    of_chairs = partnet.evaluate_model(name, model, root, val, test, chairs, fabric)
+    model.with_threshold(of_chairs.parameters["threshold"]).save(demo.output / "model.safetensors")
 
     checkpoint = PROJECT / "checkpoints" / "furniture.safetensors"
+    trained = partnet.Model.load(checkpoint)
     furniture = partnet.resolve(replace(common, evaluate=(checkpoint,), baselines=True))
     root = partnet_folder(furniture.category, furniture.generated_shapes, fabric)
-    classes, of_furniture = partnet.run_evaluation(root, furniture, fabric)
+    val, test = (partnet.Split(root, furniture, name, fabric) for name in ("val", "test"))
+    of_furniture = [partnet.evaluate_model(furniture.embedding, trained, root, val, test, furniture, fabric)]
+    of_furniture += partnet.evaluate_baselines(val, test, fabric)
 
     sections = [
         partnet.section(
@@ -56,19 +64,19 @@ def main() -> None:
             "The test models were not seen in training. The table compares it with clusters of the positions alone, "
             "whose parameters were picked on the validation models like the network's threshold.",
             of_furniture,
-            classes,
+            trained.classes,
             furniture,
         ),
         partnet.section(
             "Generated chairs, trained from scratch just now",
             f"{demo.epochs} epochs of {demo.chairs} chairs on this machine's processor; the test chairs are new ones.",
-            of_chairs,
+            [of_chairs],
             model.classes,
             chairs,
             history,
         ),
     ]
-    partnet.write_numbers([*of_furniture, *of_chairs], classes, furniture, history)
+    partnet.write_numbers([*of_furniture, of_chairs], trained.classes, furniture, history)
     print(write_results("Parts found in point clouds", sections, furniture))
 
 

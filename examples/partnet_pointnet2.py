@@ -13,20 +13,28 @@ the settings of the paper:
 
 from __future__ import annotations
 
-import os
+import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
-# Threads that spin while they wait crawl as soon as anything else runs; read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# isort: split
+
+from dataclasses import replace
 
 import tyro
 
 from probemb_adapters.experiments.partnet import (
     Options,
+    Split,
+    evaluate_baselines,
+    evaluate_model,
+    named_models,
+    new_model,
+    objective,
+    read_classes_of,
     resolve,
-    run_evaluation,
     run_prediction,
-    run_training,
     section,
+    train_model,
+    training_data,
     write_numbers,
 )
 from probemb_adapters.experiments.run import write_results
@@ -35,6 +43,7 @@ from probemb_shapes.demo_data import generated_folders, partnet_folder
 
 
 def main() -> None:
+    # What is not given is chosen for the data: the paper's settings for PartNet, a few minutes' for the rest.
     options = resolve(tyro.cli(Options, description=__doc__))
     fabric = start_fabric(
         accelerator=options.accelerator,
@@ -49,15 +58,52 @@ def main() -> None:
         print(run_prediction(options, fabric))
         return
 
+    # --- data
+
     root = options.root or partnet_folder(options.category, options.generated_shapes, fabric)
-    if options.evaluate:
-        classes, evaluations = run_evaluation(root, options, fabric)
-        text, history = f"Models: {', '.join(map(str, options.evaluate))}.", []
+    models = named_models(options.evaluate)
+    if models:  # trained with classes or without: so they are compared with the ground truth
+        first = next(iter(models.values()))
+        options = resolve(replace(options, class_agnostic=first.settings.class_agnostic))
     else:
         generated = generated_folders(options.generated_shapes, fabric) if options.add_generated else {}
-        model, evaluations, history = run_training(root, options, fabric, generated)
-        classes = model.classes
+        data, weights = training_data(root, options, generated)
+    classes = read_classes_of(root, options)
+
+    # --- model and training
+
+    history: list[dict[str, float]] = []
+    text = f"Models: {', '.join(map(str, options.evaluate))}."
+    if not models:
+        # PointNet++ gives a feature a point; the head makes of it a Gaussian around where the point's part has its
+        # centre, and a score for each class.
+        model = new_model(classes, options, fabric)
+        # Points of a part shall be similar to the part's mean Gaussian, others not (binary cross entropy and log-Dice
+        # of the similarities), scores be high near the centres, and the Gaussians small (entropy).
+        loss_function = objective(options)
+        history = train_model(model, data, loss_function, options, fabric, weights=weights)
+        models = {options.embedding: model}
         text = f"Trained for {options.epochs} epochs on {fabric.world_size} × {fabric.device.type}."
+
+    # --- evaluation
+
+    # Each process reads its share of the shapes, once for all models.
+    val, test = Split(root, options, "val", fabric), Split(root, options, "test", fabric)
+    evaluations = []
+    for name, model in models.items():
+        if model.classes != classes:
+            raise SystemExit(f"{name} knows the classes {model.classes}, but the data have {classes}")
+        if options.refine:
+            model = replace(model, settings=replace(model.settings, refine=True))
+        # The threshold of the clustering is picked on validation; the test split is taken once, with that one.
+        evaluation = evaluate_model(name, model, root, val, test, options, fabric)
+        evaluations.append(evaluation)
+        if not options.evaluate and fabric.is_global_zero:
+            model.with_threshold(evaluation.parameters["threshold"]).save(options.output / "model.safetensors")
+    if options.baselines:  # what one has without a network: clusters of the positions
+        evaluations += evaluate_baselines(val, test, fabric)
+
+    # --- report
 
     if fabric.is_global_zero:
         write_numbers(evaluations, classes, options, history)

@@ -15,70 +15,37 @@ It needs MinkowskiEngine: make minkowski, or python -m probemb_adapters.networks
 
 from __future__ import annotations
 
-import os
+import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
-# Threads that spin while they wait crawl as soon as anything else runs; read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# isort: split
 
-from typing import Any
+from collections.abc import Sequence
 
 import tyro
-from lightning_fabric import Fabric
 
 from probemb_adapters.experiments.scannet import (
     Evaluation,
-    Model,
     Options,
     evaluate_model,
     evaluation_scenes,
     fit_setting,
     fitting_scenes,
-    method_names,
+    named_models,
+    new_model,
     resolve,
     run_prediction,
-    train_method,
+    train_model,
     training_scenes,
     write_numbers,
     write_page,
 )
 from probemb_adapters.training import start_fabric
-from probemb_lib import ThresholdFit
+from probemb_lib import LearnableMarginLoss, ProbabilisticEmbeddingLoss, ThresholdFit
 from probemb_shapes.demo_data import scannet_folder
 
 
-def run(options: Options, fabric: Fabric) -> None:
-    root = options.root or scannet_folder(options.rooms, fabric)
-    models: list[tuple[str, Model, ThresholdFit | None, list[Any]]] = []
-    if options.evaluate:
-        names = method_names(options.evaluate)
-        models = [(name, model, None, []) for name, model in names.items()]
-        text = f"Models: {', '.join(map(str, options.evaluate))}."
-    else:
-        data = training_scenes(root, options)
-        for method in options.methods:
-            model, history = train_method(method, data, options, fabric)
-            fit = fit_setting(model, fitting_scenes(root, options), fabric)
-            model.about["setting"] = fit.threshold
-            if fabric.is_global_zero:
-                model.save(options.output / method / "model.safetensors")
-            models.append((method, model, fit, history))
-        text = f"Trained for {options.epochs} epochs on {fabric.world_size} × {fabric.device.type}."
-    scenes = evaluation_scenes(root, options)
-    evaluations = []
-    for name, model, fit, history in models:
-        metric, shown = evaluate_model(name, model, scenes, options, fabric)
-        evaluations.append(Evaluation(name, metric, fit, model.about["setting"], history, shown))
-    if fabric.is_global_zero:
-        if options.split == "test":
-            print(f"\nsubmission  {options.output / 'submission'}/*: zip the content of one for ScanNet's server")
-            return
-        write_numbers(evaluations, options)
-        print(write_page(evaluations, options, text))
-        if options.submission:
-            print(f"submission {options.output / 'submission'}")
-
-
 def main() -> None:
+    # What is not given is chosen for the data: a full training for ScanNet, a few minutes' for the rooms.
     options = resolve(tyro.cli(Options, description=__doc__))
     fabric = start_fabric(
         accelerator=options.accelerator,
@@ -87,10 +54,55 @@ def main() -> None:
         log_dir=options.output / "tensorboard" if not options.evaluate else None,
     )
     options.output.mkdir(parents=True, exist_ok=True)
+
+    # The user's own scans need a model and nothing else.
     if options.predict:
         print(run_prediction(options, fabric))
-    else:
-        run(options, fabric)
+        return
+
+    root = options.root or scannet_folder(options.rooms, fabric)
+    models = named_models(options.evaluate)
+    text = f"Models: {', '.join(map(str, options.evaluate))}."
+    fits: dict[str, ThresholdFit] = {}
+    histories: dict[str, Sequence[dict[str, float]]] = {}
+
+    # --- training: both methods on the same scenes
+
+    if not options.evaluate:
+        data = training_scenes(root, options)
+        for method in options.methods:
+            # MinkowskiNet gives a feature a point; the head makes of it a Gaussian around where the point's object
+            # has its centre, or an offset and a margin of the point's object; and a score for each class.
+            model = new_model(method, options, fabric)
+            loss_function = ProbabilisticEmbeddingLoss() if method == "probabilistic" else LearnableMarginLoss()
+            histories[method] = train_model(model, data, loss_function, options, fabric)
+            # Each clustering has one parameter. It is picked on scenes that the network has not seen, so that neither
+            # method is favoured and the validation scenes are taken once.
+            fits[method] = fit_setting(model, fitting_scenes(root, options), fabric)
+            models[method] = model.with_setting(fits[method].threshold)
+            if fabric.is_global_zero:
+                models[method].save(options.output / method / "model.safetensors")
+        text = f"Trained for {options.epochs} epochs on {fabric.world_size} × {fabric.device.type}."
+
+    # --- evaluation, the submission's files on the way
+
+    scenes = evaluation_scenes(root, options)
+    evaluations = []
+    for name, model in models.items():
+        metric, shown = evaluate_model(name, model, scenes, options, fabric)
+        evaluations.append(Evaluation(name, metric, fits.get(name), model.setting, histories.get(name, ()), shown))
+
+    # --- report
+
+    if not fabric.is_global_zero:
+        return
+    if options.split == "test":  # nobody else has its annotation, so there are no numbers
+        print(f"\nsubmission  {options.output / 'submission'}/*: zip the content of one for ScanNet's server")
+        return
+    write_numbers(evaluations, options)
+    print(write_page(evaluations, options, text))
+    if options.submission:
+        print(f"submission {options.output / 'submission'}")
 
 
 if __name__ == "__main__":

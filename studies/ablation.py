@@ -13,17 +13,16 @@ command goes on; more seeds are added to those that are there:
 
 from __future__ import annotations
 
-import os
+import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
-# Threads that spin while they wait crawl as soon as anything else runs; read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# isort: split
 
 import contextlib
 import csv
 import multiprocessing
+import os
 import pickle
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -46,12 +45,12 @@ from tqdm import tqdm
 from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiments.paper import read_paper
-from probemb_adapters.experiments.run import table_text, versions, write_table
-from probemb_adapters.files import replaced_file
+from probemb_adapters.experiments.run import versions
+from probemb_adapters.files import commit_of, replaced_file
 from probemb_adapters.partnet import EvaluationTargets
-from probemb_adapters.report import Row, Table
+from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import LAST, start_fabric
-from probemb_lib import Instances, fit_threshold, greedy_cluster
+from probemb_lib import Instances
 from probemb_lib.metrics import PartNetAP
 from probemb_shapes.demo_data import PROJECT, partnet_folder
 
@@ -67,7 +66,8 @@ TABLE_2: dict[str, tuple[dict[str, Any], str]] = {
     "homoscedastic": ({"embedding": "homoscedastic"}, "aniso_homo"),
     FULL: ({}, "full"),
 }
-DECISIONS: dict[str, tuple[dict[str, Any], str]] = {  # all of them changes of the full method
+# Changes of the full method: of its training …
+TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
     "complement": ({"score_loss": "complement"}, ""),
     "cross-entropy": ({"score_loss": "cross-entropy"}, ""),
     "covariance-independent": ({"covariance": "independent"}, ""),
@@ -76,11 +76,14 @@ DECISIONS: dict[str, tuple[dict[str, Any], str]] = {  # all of them changes of t
     "dice-per-instance": ({"per_instance_dice": True}, ""),
     "cosine-6d": ({"embedding": "cosine-6d"}, ""),
     "std-from-0.1": ({"initial_std": 0.1}, ""),
+}
+# … and of the clustering alone, which takes its networks as they are.
+CLUSTERINGS: dict[str, tuple[dict[str, Any], str]] = {
     "threshold-0.35": ({"threshold": 0.35}, ""),
     "class-aware": ({"class_aware": True}, ""),
     "refined": ({"refine": True}, ""),
 }
-CLUSTERINGS = ("threshold-0.35", "class-aware", "refined")  # of the networks of the full method
+DECISIONS = {**TRAININGS, **CLUSTERINGS}
 ROWS = {**TABLE_2, **DECISIONS}
 FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")  # the paper's "large" categories
 IOUS, IOU = (0.25, 0.5, 0.75), 0.5  # the latter of the differences and the plot
@@ -195,7 +198,7 @@ def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
     numbers: dict[str, Any] = dict.fromkeys(NUMBERS)
-    with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with printed_into(folder / "log.txt"):
         try:
             evaluation = train_and_evaluate(run, study, options, folder, fabric)
         except FloatingPointError as error:  # the loss was not finite
@@ -214,9 +217,16 @@ def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str,
         "minutes": round((time.perf_counter() - start) / 60, 2),
         "device": device_name(fabric.device),
         "torch": versions()["torch"],
-        "commit": commit(),
+        "commit": commit_of(PROJECT) or "unknown",
         "date": date.today().isoformat(),
     }
+
+
+@contextlib.contextmanager
+def printed_into(path: Path) -> Iterator[None]:
+    """What is printed goes to the end of a file."""
+    with path.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        yield
 
 
 def train_and_evaluate(run: Run, study: Study, options: Options, folder: Path, fabric: Fabric) -> partnet.Evaluation:
@@ -243,29 +253,22 @@ def train_and_evaluate(run: Run, study: Study, options: Options, folder: Path, f
             **settings,
         )
     )
-    if run.row not in CLUSTERINGS:
-        root = partnet_folder(chosen.category, chosen.generated_shapes, fabric)
-        _, (evaluation,), _ = partnet.run_training(root, chosen, fabric)
-        return evaluation
-    model = partnet.Model.load(folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors")
-    model.about.update(settings)
     root = partnet_folder(chosen.category, chosen.generated_shapes, fabric)
-    val, test = (partnet.Split(root, chosen, name, fabric) for name in ("val", "test"))
+    if run.row in CLUSTERINGS:
+        model = partnet.Model.load(folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors")
+        model = replace(model, settings=replace(model.settings, **settings))
+    else:
+        data, _ = partnet.training_data(root, chosen)
+        model = partnet.new_model(partnet.read_classes_of(root, chosen), chosen, fabric)
+        partnet.train_model(model, data, partnet.objective(chosen), chosen, fabric)
+    val, test = (partnet.Split(root, chosen, split, fabric) for split in ("val", "test"))
     evaluation = partnet.evaluate_model(run.row, model, root, val, test, chosen, fabric)
-    model.save(folder / "model.safetensors")
+    model.with_threshold(evaluation.parameters["threshold"]).save(folder / "model.safetensors")
     return evaluation
 
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " CPU"
-
-
-def commit() -> str:
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> None:
@@ -282,16 +285,12 @@ def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> 
         truth = [t._replace(gt_classes=torch.zeros_like(t.gt_classes)) for t in targets]
         return partnet.score(nameless, truth, 1, 0, fabric)
 
-    val, test = (partnet.Split(root, settings, name, fabric) for name in ("val", "test"))
-    val_outputs, test_outputs = ([model.predict(shape, fabric) for shape in s.shapes] for s in (val, test))
+    val, test = (partnet.Split(root, settings, split, fabric) for split in ("val", "test"))
     fixed = ROWS[run.row][0].get("threshold")
-    grid = partnet.threshold_grid(model) if fixed is None else (fixed,)
-    threshold = fit_threshold(
-        val_outputs, val.targets, lambda *pair: part_map(part_metric(*pair), IOU), grid, **model.clustering
-    ).threshold
-    found = [greedy_cluster(*output, threshold=threshold, **model.clustering) for output in test_outputs]
+    with printed_into(folder / "log.txt"):
+        tested = partnet.fit_and_test(f"{run.row} without classes", model, val, test, part_metric, fixed, fabric)
     with replaced_file(folder / GROUPING) as temporary:
-        temporary.write_bytes(pickle.dumps(part_metric(found, test.targets)))
+        temporary.write_bytes(pickle.dumps(tested.metric))
 
 
 # --- all of them

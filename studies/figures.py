@@ -61,7 +61,7 @@ def results(path: Path, options: Options, fabric: Fabric) -> tuple[list[ShapeRes
     for i in tqdm(options.shapes, desc=path.stem, unit="shape"):
         data = test[i]
         embedding, probabilities = model.predict(data, fabric)
-        found = greedy_cluster(embedding, probabilities, threshold=model.about["threshold"], background=None)
+        found = greedy_cluster(embedding, probabilities, threshold=model.threshold, background=None)
         classes = evaluation_targets(data).gt_classes
         shapes.append(
             ShapeResult(data.anno_id, data.pos, data.instance, found, embedding.log_std, embedding.mean, None, classes)

@@ -30,8 +30,7 @@ import tyro
 from tqdm import tqdm
 
 from probemb_adapters.experiments.paper import read_paper
-from probemb_adapters.experiments.run import table_text, write_table
-from probemb_adapters.report import Row, Table
+from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import LAST
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -9,10 +9,9 @@ that of the paper's clustering alone, with paired bootstrap intervals over model
 
 from __future__ import annotations
 
-import os
+import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
-# Threads that spin while they wait crawl as soon as anything else runs; read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# isort: split
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,10 +28,10 @@ from tqdm import tqdm
 
 from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
-from probemb_adapters.experiments.run import table_text, write_table
-from probemb_adapters.report import Row, Table
+from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, refine_instances
+from probemb_lib.clustering import best_of
 from probemb_lib.metrics import PartNetAP
 from probemb_shapes.demo_data import PROJECT, partnet_folder
 
@@ -93,12 +92,13 @@ def measure(path: Path, options: Options, fabric: Fabric) -> tuple[str, dict[str
     root = partnet_folder(settings.category, settings.generated_shapes, fabric)
     splits = {name: partnet.Split(root, settings, name, fabric) for name in SPLITS}
     outputs = {name: [model.predict(shape, fabric) for shape in split.shapes] for name, split in splits.items()}
-    first = 0 if model.background is None else 1
 
     def metrics(split: str, threshold: float, chosen: dict[str, Way]) -> dict[str, PartNetAP]:
         pairs = [(*o, greedy_cluster(*o, threshold=threshold, background=model.background)) for o in outputs[split]]
         return {
-            name: partnet.score([way(*p) for p in pairs], splits[split].targets, len(model.classes), first, fabric)
+            name: partnet.score(
+                [way(*p) for p in pairs], splits[split].targets, len(model.classes), model.first_class, fabric
+            )
             for name, way in chosen.items()
         }
 
@@ -106,7 +106,7 @@ def measure(path: Path, options: Options, fabric: Fabric) -> tuple[str, dict[str
     by_threshold = {t: metrics("val", t, all_ways) for t in tqdm(grid, desc=str(path), unit="threshold", leave=False)}
     best = {}
     for name, way in all_ways.items():
-        threshold = max(grid, key=lambda t: part_map(by_threshold[t][name], IOU))
+        threshold, *_ = best_of(grid, [part_map(by_threshold[t][name], IOU) for t in grid], "threshold")
         test = metrics("test", threshold, {name: way})[name]
         best[name] = (threshold, {"val": by_threshold[threshold][name], "test": test})
     return f"{settings.category}, level {settings.level}", best

@@ -11,10 +11,9 @@ shapes, where large parts have large sigma and are found more often, and within 
 
 from __future__ import annotations
 
-import os
+import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
-# Threads that spin while they wait crawl as soon as anything else runs; read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# isort: split
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,9 +34,8 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from probemb_adapters.experiments import partnet
-from probemb_adapters.experiments.run import table_text, write_table
 from probemb_adapters.files import replaced_file
-from probemb_adapters.report import Row, Table
+from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.report.pictures import match_instances
 from probemb_adapters.training import start_fabric
 from probemb_lib import greedy_cluster, log_bhattacharyya_paired
@@ -80,12 +78,12 @@ def measure(model: partnet.Model, options: Options, fabric: Fabric) -> list[Poin
     settings = model.options(points=options.points)
     test = partnet.read_split(partnet_folder(settings.category, settings.generated_shapes, fabric), settings, "test")
     measured = []
-    for i in tqdm(range(len(test)), desc=model.about["category"], unit="shape"):  # type: ignore[arg-type]
+    for i in tqdm(range(len(test)), desc=settings.category, unit="shape"):  # type: ignore[arg-type]
         data = test[i]
         embedding, probabilities = model.predict(data, fabric)
         # Every point is clustered: what is asked is how points are grouped, not which are background.
         foreground = probabilities if model.background is None else probabilities[:, 1:]
-        found = greedy_cluster(embedding, foreground, threshold=model.about["threshold"], background=None)
+        found = greedy_cluster(embedding, foreground, threshold=model.threshold, background=None)
         part, label = data.instance, found.label
         rows = (part >= 0).nonzero().squeeze(1)
         of_found = match_instances(part, label)  # (K,) the true part, −1 none
@@ -187,7 +185,7 @@ def main() -> None:
     models: dict[str, list[partnet.Model]] = {}
     for path in options.models:
         model = partnet.Model.load(path)
-        variant = model.about["embedding"]
+        variant = model.settings.embedding
         if variant not in WITH_SIGMA:
             raise SystemExit(f"{path}: expected a model with one sigma a point, {WITH_SIGMA}, got {variant!r}")
         models.setdefault(variant, []).append(model)

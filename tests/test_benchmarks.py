@@ -145,7 +145,7 @@ def test_header_without_git_linux_and_load(monkeypatch: pytest.MonkeyPatch) -> N
     def absent(*_: object, **__: object) -> None:
         raise FileNotFoundError
 
-    monkeypatch.setattr(harness.subprocess, "run", absent)
+    monkeypatch.setattr(subprocess, "run", absent)
     monkeypatch.setattr(Path, "read_text", absent)
     monkeypatch.delattr(os, "getloadavg")
     head = harness.header()

@@ -52,7 +52,7 @@ def snippets(language: str) -> list[object]:
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-# --- snippets ---
+# --- snippets
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_scannet_table_has_the_numbers_of_the_paper() -> None:
     assert [row.split(" | ") for row in rows] == paper[-2:]
 
 
-# --- links, files, commands ---
+# --- links, files, commands
 
 
 @cache
@@ -199,7 +199,7 @@ def test_make_targets_exist(page: Path) -> None:
     assert set(named) <= targets
 
 
-# --- names ---
+# --- names
 
 
 def resolve(name: str) -> object:

@@ -72,7 +72,7 @@ FUNCTIONAL = [
 ]
 
 
-# --- public names ---
+# --- public names
 
 
 def test_public_names() -> None:
@@ -128,7 +128,7 @@ def test_annotations() -> None:
                 assert parameter.kind != inspect.Parameter.VAR_KEYWORD, f"{name}: {parameter.name}"
 
 
-# --- imports ---
+# --- imports
 
 
 def imported_modules(file: Path, *, deferred: bool = True) -> set[str]:
@@ -278,6 +278,7 @@ def test_private_names_are_seen(tmp_path: Path) -> None:
 ROOMS = {  # what each may import of the project beside itself; every room may import the core
     "clouds": {"files"},
     "files": set(),
+    "passive_threads": set(),
     "partnet": {"clouds", "files"},
     "scannet": {"clouds", "files", "networks"},  # the voxels of points
     "networks": {"files"},
@@ -345,7 +346,7 @@ def test_import_loads_nothing_else() -> None:
     assert not [name for name in loaded if name.startswith(("torch._dynamo", "torch._inductor", "probemb_lib._triton"))]
 
 
-# --- style ---
+# --- style
 
 
 def calls(tree: ast.AST) -> list[tuple[str, int]]:
@@ -390,7 +391,7 @@ def test_every_file_says_what_it_is() -> None:
         assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), f"{file} has no docstring"
 
 
-# --- the wheel ---
+# --- the wheel
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,8 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
 def replaced_folder(root: str | Path, parts: Sequence[str | Path] = ()) -> Iterator[Path]:
     """An empty temporary folder to write into, which takes the place of ``root`` when the block ends without an error.
 
-    An error, also KeyboardInterrupt, leaves ``root`` as it was.
+    An error, also KeyboardInterrupt, leaves ``root`` as it was; so does a new folder that cannot take the old one's
+    place.
 
     Args:
         root: the folder to replace; its parents are made.
@@ -86,10 +88,15 @@ def replaced_folder(root: str | Path, parts: Sequence[str | Path] = ()) -> Itera
         yield new
         for part in parts or ("",):
             (root / part).parent.mkdir(parents=True, exist_ok=True)
-            if (root / part).is_dir():  # a folder takes no other's place
-                (old / part).parent.mkdir(parents=True, exist_ok=True)
-                (root / part).rename(old / part)
-            os.replace(new / part, root / part)
+            try:
+                if (root / part).is_dir():  # a folder takes no other's place
+                    (old / part).parent.mkdir(parents=True, exist_ok=True)
+                    (root / part).rename(old / part)
+                os.replace(new / part, root / part)
+            except BaseException:
+                if (old / part).is_dir() and not (root / part).exists():  # else it would go with the temporary folder
+                    (old / part).rename(root / part)
+                raise
 
 
 def write_manifest(
@@ -124,3 +131,12 @@ def read_manifest(
 def may_replace(root: Path) -> bool:
     """The folder is empty or was written with a manifest: nothing of the user's is lost with it."""
     return root.is_dir() and ((root / MANIFEST).is_file() or not any(root.iterdir()))
+
+
+def commit_of(folder: str | Path) -> str | None:
+    """The commit of a clone, with "-dirty" where files changed; None outside of one, or without git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

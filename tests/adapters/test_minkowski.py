@@ -76,7 +76,7 @@ def scene(points: int = 300, extent: float = 3.0, seed: int = 1) -> tuple[Tensor
     return torch.rand(points, 3, generator=generator), positions
 
 
-# --- truth: the same network on a dense grid ---
+# --- truth: the same network on a dense grid
 
 
 def occupied(size: int, fraction: float, seed: int = 0) -> Tensor:
@@ -149,7 +149,7 @@ def dense_unet(network: MinkUNet, grid: Tensor, mask: Tensor) -> Tensor:
     return conv(grid, network.final, mask) + network.final.bias.view(1, -1, 1, 1, 1) * mask
 
 
-# --- convolutions ---
+# --- convolutions
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
@@ -239,7 +239,7 @@ def test_negative_coordinates_are_strided_downwards() -> None:
     assert sorted(y.C[:, 1].tolist()) == [-4, -2, 0]
 
 
-# --- networks ---
+# --- networks
 
 
 def test_names_and_shapes_are_those_of_the_published_weights() -> None:
@@ -313,7 +313,7 @@ def test_errors_of_a_pass() -> None:
     assert frozen(features[:1], positions[:1]).shape == (1, 4)
 
 
-# --- voxels ---
+# --- voxels
 
 
 def brute_voxels(positions: Tensor, size: float, batch: Tensor) -> tuple[list[list[int]], list[int]]:
@@ -399,7 +399,7 @@ def test_errors_of_voxels(
         voxelize(positions, size, batch)
 
 
-# --- backbone ---
+# --- backbone
 
 
 def test_points_get_what_the_network_gives_their_voxel() -> None:
@@ -609,7 +609,7 @@ def test_step_of_training_lowers_the_loss() -> None:
     assert loss() < before - 0.01
 
 
-# --- weights of others ---
+# --- weights of others
 
 
 def state(seed: int = 5) -> dict[str, Tensor]:
@@ -708,7 +708,7 @@ def test_missing_safetensors_says_what_to_install(tmp_path: Path, monkeypatch: p
         load_pretrained(TinyUNet(3, 7), tmp_path / "a.safetensors")
 
 
-# --- importing the engine ---
+# --- importing the engine
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -58,7 +58,7 @@ def lattice_clouds(points: int, *, dtype: torch.dtype = torch.float32, shift: fl
     return (x / 0.07).round().to(dtype) * 0.07 + shift
 
 
-# --- truth, in numpy, straight from the definitions ---
+# --- truth, in numpy, straight from the definitions
 
 
 def brute_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,7 +163,7 @@ def test_many_clouds_are_sampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     assert_close(farthest_point_sample(x, 20), expected)
 
 
-# --- farthest-point sampling ---
+# --- farthest-point sampling
 
 
 @given(grid_clouds(), st.data())
@@ -215,7 +215,7 @@ def test_fps_invariances() -> None:
     assert_close(order[farthest_point_sample(x[:, order], 20)], expected)
 
 
-# --- ball query ---
+# --- ball query
 
 
 @given(grid_clouds(), st.integers(1, 12), st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0]), st.integers(1, 200))
@@ -251,7 +251,7 @@ def test_ball_query_without_a_hit_takes_the_nearest() -> None:
     assert len(index[0, 1].unique()) == 4
 
 
-# --- nearest neighbours and interpolation ---
+# --- nearest neighbours and interpolation
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -363,7 +363,7 @@ def test_inputs_may_be_strided_and_stay_as_they_are() -> None:
     assert_close(strided, before, rtol=0, atol=0)
 
 
-# --- the network ---
+# --- the network
 
 
 def literal(net: PointNet2, positions: Tensor, features: Tensor | None) -> Tensor:
@@ -553,7 +553,7 @@ def test_parameters_and_state() -> None:
     assert_close(again.eval()(x, f), net.eval()(x, f), rtol=0, atol=0)
 
 
-# --- errors ---
+# --- errors
 
 
 def call(name: str, x: Tensor) -> object:

@@ -5,6 +5,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,40 +13,33 @@ from torch import nn
 from torch_geometric.data import Data
 
 from probemb_adapters.experiments.run import (
-    RunOptions,
     learning_rate_schedule,
     load_model,
     merged,
     save_model,
-    settings_of,
-    table_text,
     train_network,
     write_metrics,
 )
-from probemb_adapters.report import Row, Table
+from probemb_adapters.report import Row, Table, table_text
 from probemb_adapters.training import LAST, start_fabric
-from probemb_adapters.training.checkpoint import save_checkpoint
+from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from probemb_adapters.training.options import RunOptions, TrainingSettings
 from probemb_lib.metrics import PartNetAP
 
 
-@dataclass
-class Options(RunOptions):
-    root: Path | None = None
+@dataclass(frozen=True)
+class Settings(TrainingSettings):
+    REQUIRED: ClassVar[tuple[str, ...]] = ("width",)
+
     start_from: Path | None = Path("weights.pth")
+    width: int = 3
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Options(Settings, RunOptions):
+    root: Path | None = None
     extra: bool = False
-
-
-def test_settings_leave_out_what_says_nothing_about_the_model() -> None:
-    one = settings_of(Options(epochs=3), leave_out=("extra",))
-    two = settings_of(
-        Options(epochs=3, output=Path("elsewhere"), resume=True, devices=2, workers=9, root=Path("data"), extra=True),
-        leave_out=("extra",),
-    )
-    assert one == two
-    assert one["epochs"] == 3
-    assert one["start_from"] == "weights.pth"  # a file keeps text
-    assert settings_of(Options(epochs=4), leave_out=("extra",)) != one
-    assert settings_of(Options())["extra"] is False
 
 
 def rates(options: RunOptions, steps: int) -> list[float]:
@@ -80,7 +74,7 @@ def train_line(options: RunOptions) -> tuple[nn.Linear, list[dict[str, float]]]:
     def losses(network: nn.Module, batch: Data) -> dict[str, torch.Tensor]:
         return {"loss": (network(batch.pos) - batch.y).square().mean()}
 
-    settings = settings_of(options)
+    settings = TrainingSettings.of(options).stored()
     return network, train_network(
         network, items(), losses, options, start_fabric(accelerator="cpu"), settings=settings, folder=options.output
     )
@@ -108,18 +102,20 @@ def test_options_must_be_chosen(missing: str, tmp_path: Path) -> None:
 
 def test_a_model_is_one_file(tmp_path: Path) -> None:
     network = nn.Linear(3, 2).train()
-    path = save_model(tmp_path / "model.safetensors", network, ("part",), {"width": 3, "threshold": 0.35})
-    loaded, classes, about = load_model(path, lambda count, about: nn.Linear(about["width"], count + 1))
+    made = Settings(threshold=0.35)
+    path = save_model(tmp_path / "model.safetensors", network, ("part",), made)
+    assert load_checkpoint(path)["about"] == {**made.stored(), "halve_at": [0.1, 0.3]}
+    loaded, classes, settings = load_model(path, Settings, lambda count, made: nn.Linear(made.width, count + 1))
     assert not loaded.training
-    assert (classes, about) == (("part",), {"width": 3, "threshold": 0.35})
+    assert (classes, settings) == (("part",), made)
     torch.testing.assert_close(loaded.weight, network.weight, rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"(?s)is no model of this script: .*size mismatch"):
-        load_model(path, lambda count, about: nn.Linear(4, 2))
-    with pytest.raises(ValueError, match=r"is no model of this script: 'backbone'"):
-        load_model(path, lambda count, about: nn.Linear(about["backbone"], 2))
+        load_model(path, Settings, lambda count, made: nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"is no model of this script: unknown settings start_from, threshold, width"):
+        load_model(path, TrainingSettings, lambda count, made: nn.Linear(3, 2))
     save_checkpoint(tmp_path / "other.safetensors", {"model": {}, "epoch": 1})
     with pytest.raises(ValueError, match=r"holds model, epoch: expected a model.safetensors"):
-        load_model(tmp_path / "other.safetensors", lambda count, about: nn.Linear(1, 1))
+        load_model(tmp_path / "other.safetensors", Settings, lambda count, made: nn.Linear(1, 1))
 
 
 def test_one_process_has_all_of_the_metric() -> None:

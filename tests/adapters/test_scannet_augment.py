@@ -16,7 +16,6 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from probemb_adapters.scannet.augment import (
-    BoxCrop,
     CenterScene,
     ElasticDistortion,
     RandomAffine,
@@ -39,7 +38,6 @@ EVERY = [
     RandomColorJitter(p=1),
     SphereCrop(100),
     SphereCrop(100, around_instances=True),
-    BoxCrop((2.0, 2.0, math.inf)),
     VoxelSample(2.0),
     scene_augmentation(200),
     scene_augmentation(200, voxel_size=0.5),
@@ -365,20 +363,6 @@ def test_one_point_of_each_voxel() -> None:
 def test_crop_of_a_small_scene() -> None:
     data = scene()
     assert apply(SphereCrop(POINTS), 0, data).vertex.equal(data.vertex)
-    assert apply(BoxCrop((math.inf,) * 3), 0, data).vertex.equal(data.vertex)
-
-
-def test_box_crop() -> None:
-    sizes = []
-    for seed in range(20):
-        data, kept = scene(), apply(BoxCrop((2.0, 1.0, math.inf)), seed)
-        torch.manual_seed(seed)
-        x, y, _ = data.pos[int(torch.randint(POINTS, ()))].tolist()
-        inside = ((data.pos[:, 0] - x).abs() <= 1) & ((data.pos[:, 1] - y).abs() <= 0.5)
-        assert kept.vertex.tolist() == inside.nonzero().squeeze(1).tolist()
-        assert torch.equal(kept.x, data.x[inside])
-        sizes.append(kept.num_nodes)
-    assert 1 < min(sizes) < max(sizes) < POINTS / 2
 
 
 # --- settings
@@ -404,8 +388,6 @@ def test_box_crop() -> None:
         (lambda: SphereCrop(0), "max_points: expected at least 1, got 0"),
         (lambda: VoxelSample(0), "voxel_size: expected a positive number of metres, got 0"),
         (lambda: VoxelSample(math.inf), "voxel_size: expected a positive number of metres, got inf"),
-        (lambda: BoxCrop((1.0, 0.0, 1.0)), r"size: expected three positive extents, got \(1\.0, 0\.0, 1\.0\)"),
-        (lambda: BoxCrop((1.0, 1.0)), r"size: expected three positive extents, got \(1\.0, 1\.0\)"),
     ],
 )
 def test_wrong_settings(make: Callable[[], BaseTransform], message: str) -> None:

@@ -33,7 +33,6 @@ from torch_geometric.loader import DataLoader
 from probemb_adapters.scannet import (
     INSTANCE_CLASSES,
     INSTANCE_IDS,
-    SEMANTIC_CLASSES,
     SEMANTIC_IDS,
     ScanNetScenes,
     class_index,
@@ -72,7 +71,7 @@ def test_classes() -> None:
     """The names that the benchmark's documentation lists for the ids."""
     assert len(NYU40) == len(set(NYU40)) == 41
     assert len(INSTANCE_CLASSES) == 18
-    assert len(SEMANTIC_CLASSES) == 20
+    assert len(SEMANTIC_IDS) == 20
     assert SEMANTIC_IDS[:2] == (1, 2)
     assert SEMANTIC_IDS[2:] == INSTANCE_IDS == tuple(ScanNetAP().class_ids)
     expected = (

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from probemb_adapters.experiments import run
-from probemb_adapters.report import Row, Table, table_text, tables, write_table
+from probemb_adapters.report import Row, Table, write_table
 
 
 def test_tables_as_csv(tmp_path: Path) -> None:
@@ -18,11 +17,6 @@ def test_tables_as_csv(tmp_path: Path) -> None:
         lines = list(csv.reader(file))
     assert lines == [["Validation, AP", "AP", "AP50", "n"], ["ours", "12.346", "", "7"], ["theirs", "–", "2.0", "3"]]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["table.csv"]
-
-
-def test_tables_are_where_experiments_had_them() -> None:
-    assert run.table_text is tables.table_text is table_text
-    assert run.write_table is tables.write_table is write_table
 
 
 BARE = """

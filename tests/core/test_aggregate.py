@@ -63,7 +63,7 @@ def check_index(got: InstanceIndex, instance: Tensor, batch: Tensor | None) -> N
     torch.testing.assert_close(got.member_instance, got.index[got.member], rtol=0, atol=0)
 
 
-# --- index_instances -------------------------------------------------------------------------------------------------
+# --- index_instances
 
 
 @settings(max_examples=150, deadline=None)
@@ -206,7 +206,7 @@ def test_as_index() -> None:
             as_index(given_labels, None, torch.zeros(3, 2, device="meta"))
 
 
-# --- aggregate_instances ---------------------------------------------------------------------------------------------
+# --- aggregate_instances
 
 
 def tensors(p: Problem, dtype: torch.dtype = torch.float64) -> tuple[GaussianEmbedding, Tensor, Tensor | None]:
@@ -343,7 +343,7 @@ def test_errors_of_aggregate_instances() -> None:
         aggregate_instances(GaussianEmbedding(x.mean, x.log_std[:1]), torch.tensor([0, 1]))
 
 
-# --- instance_classes ------------------------------------------------------------------------------------------------
+# --- instance_classes
 
 
 @quick
@@ -384,7 +384,7 @@ def test_centers_may_be_edited_in_place() -> None:
     torch.testing.assert_close(mean.grad, torch.ones(4, 3))
 
 
-# --- operations ---
+# --- operations
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

@@ -64,7 +64,7 @@ def plain(branch: nn.Module, x: Tensor) -> np.ndarray:
     return y @ weights["9.weight"].T + weights["9.bias"]
 
 
-# --- Structure -------------------------------------------------------------------------------------------------------
+# --- structure
 
 
 @pytest.mark.parametrize("in_channels", [16, 128])
@@ -105,7 +105,7 @@ def test_repr_shows_the_settings() -> None:
     assert "initial_std=0.1" in repr(ProbabilisticHead(8, 2, initial_std=0.1))
 
 
-# --- Formulas --------------------------------------------------------------------------------------------------------
+# --- formulas
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.05, 40.0])
@@ -186,7 +186,7 @@ def test_moving_positions_moves_means(name: str) -> None:
     torch.testing.assert_close(moved[:, d:], torch.zeros_like(moved[:, d:]), rtol=0, atol=0)
 
 
-# --- Homoscedastic ---------------------------------------------------------------------------------------------------
+# --- homoscedastic
 
 
 @quick
@@ -217,7 +217,7 @@ def test_other_variants_do_not_look_at_the_batch(name: str) -> None:
         torch.testing.assert_close(u, v, rtol=0, atol=0)
 
 
-# --- Deterministic ---------------------------------------------------------------------------------------------------
+# --- deterministic
 
 
 @pytest.mark.parametrize("dim", [3, 6])
@@ -235,7 +235,7 @@ def test_deterministic_similarity_is_euclidean(dim: int, scale: float) -> None:
     assert not x.log_std.requires_grad
 
 
-# --- Gradients and state ---------------------------------------------------------------------------------------------
+# --- gradients and state
 
 
 @EVERY
@@ -285,7 +285,7 @@ def test_inputs_are_not_changed(name: str) -> None:
     torch.testing.assert_close(positions, before[1], rtol=0, atol=0)
 
 
-# --- Few points, dtypes ----------------------------------------------------------------------------------------------
+# --- few points, dtypes
 
 
 @EVERY
@@ -340,7 +340,7 @@ def test_half_precision_head_gives_float32() -> None:
     assert {t.dtype for t in (*output.embedding, output.logits)} == {torch.float32}
 
 
-# --- Errors ----------------------------------------------------------------------------------------------------------
+# --- errors
 
 
 @pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead])

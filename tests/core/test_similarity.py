@@ -50,7 +50,7 @@ def known(rows: np.ndarray, dim: int, dtype: torch.dtype) -> tuple[GaussianEmbed
     )
 
 
-# --- Known answers and integration -----------------------------------------------------------------------------------
+# --- known answers and integration
 
 
 @BOTH
@@ -119,7 +119,7 @@ def test_integral_over_the_plane() -> None:
         np.testing.assert_allclose(math.exp(without_half), expected, rtol=1e-9)
 
 
-# --- Properties ------------------------------------------------------------------------------------------------------
+# --- properties
 
 seeds = st.integers(0, 2**31)
 dims = st.integers(1, 6)
@@ -198,7 +198,7 @@ def test_equal_variance_of_an_eighth_is_euclidean() -> None:
     torch.testing.assert_close(log_bhattacharyya(x, y), expected, rtol=1e-13, atol=1e-13)
 
 
-# --- Precision -------------------------------------------------------------------------------------------------------
+# --- precision
 
 
 @pytest.mark.parametrize("difference", [1e-1, 1e-3, 1e-5, 1e-7])
@@ -281,7 +281,7 @@ def test_autocast_changes_nothing(similarity: Similarity) -> None:
     torch.testing.assert_close(got, similarity(x, y), rtol=0, atol=0)
 
 
-# --- Gradients -------------------------------------------------------------------------------------------------------
+# --- gradients
 
 
 @BOTH
@@ -306,7 +306,7 @@ def test_gradient_is_zero_between_identical_gaussians() -> None:
         torch.testing.assert_close(t.grad, torch.zeros(1, 3), rtol=0, atol=0)
 
 
-# --- Shapes and errors -----------------------------------------------------------------------------------------------
+# --- shapes and errors
 
 
 @BOTH
@@ -353,7 +353,7 @@ def test_errors_of_log_bhattacharyya_paired() -> None:
         log_bhattacharyya_paired(*[GaussianEmbedding(torch.zeros(2, 0), torch.zeros(2, 0))] * 2)
 
 
-# --- Cosine ----------------------------------------------------------------------------------------------------------
+# --- cosine
 
 
 @quick

@@ -57,7 +57,7 @@ PROBLEMS = {
 EVERY = pytest.mark.parametrize("name", PROBLEMS)
 
 
-# --- Values and gradients --------------------------------------------------------------------------------------------
+# --- values and gradients
 
 
 @EVERY
@@ -187,7 +187,7 @@ def test_second_derivatives_raise(per_instance: bool) -> None:
         slope.sum().backward()
 
 
-# --- Extremes --------------------------------------------------------------------------------------------------------
+# --- extremes
 
 
 @MODES
@@ -284,7 +284,7 @@ def test_small_similarities_keep_their_digits_outside(ratio: float) -> None:
     torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=0)
 
 
-# --- Properties ------------------------------------------------------------------------------------------------------
+# --- properties
 
 
 @settings(max_examples=15, deadline=None)
@@ -313,7 +313,7 @@ def test_two_runs_are_equal_to_the_bit(per_instance: bool) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-# --- Memory ----------------------------------------------------------------------------------------------------------
+# --- memory
 
 MEMORY = """
 import torch
@@ -353,7 +353,7 @@ def test_memory_does_not_grow_with_pairs() -> None:
     assert of_table > 0.5 * table  # the measure would see it
 
 
-# --- Members ---------------------------------------------------------------------------------------------------------
+# --- members
 
 
 def members(points: GaussianEmbedding, centers: GaussianEmbedding, index: InstanceIndex) -> Tensor:
@@ -430,7 +430,7 @@ def test_member_similarity_of_identical_gaussians_is_exactly_zero() -> None:
     assert (members(points, points, index_instances(torch.arange(6))) == 0).all()
 
 
-# --- Compiled --------------------------------------------------------------------------------------------------------
+# --- compiled
 
 
 @MODES

@@ -73,7 +73,7 @@ def test_where_triton_runs(
     assert module._triton_runs_on.__wrapped__(torch.device("cuda", 0)) is runs
 
 
-# --- Launch ----------------------------------------------------------------------------------------------------------
+# --- launch
 
 
 @given(st.integers(1, 10**7), st.integers(1, 70_000), st.integers(1, 10**6), st.integers(1, 40))
@@ -95,7 +95,7 @@ def test_points_of_a_lane_fit_its_registers(dim: int, outside: bool, sets: int) 
     assert points == 1 or points * (2 * dim + 1 + sets * (2 * dim + 1)) <= launches.MAX_REGISTERS
 
 
-# --- Compiled --------------------------------------------------------------------------------------------------------
+# --- compiled
 
 TYPES = dict.fromkeys(["mean", "log_std", "weights", "table", "points", "centers", "partial", "grad"], "*fp32")
 TYPES |= dict.fromkeys(["similar", "negative_log"], "*fp32")

@@ -13,8 +13,10 @@ import torch
 from example_runs import read_metrics, run_until
 from paths import PROJECT
 
+from probemb_adapters.experiments import partnet
 from probemb_adapters.partnet.detection import write_detection
 from probemb_adapters.partnet.predictions import evaluate_files
+from probemb_adapters.training import start_fabric
 from probemb_adapters.training.checkpoint import load_checkpoint
 from probemb_shapes.furniture import write_furniture
 
@@ -201,6 +203,12 @@ def test_errors_say_what_to_do(furniture: Path, tmp_path: Path) -> None:
     done = run(*QUICK, "--evaluate", tmp_path / "model.safetensors", "--output", tmp_path)
     assert done.returncode != 0
     assert "no readable safetensors file" in done.stderr
+    options = partnet.resolve(partnet.Options(class_agnostic=False, width=0.25))
+    model = partnet.new_model(("seat", "back"), options, start_fabric(accelerator="cpu"))
+    model.save(tmp_path / "model.safetensors")
+    done = run(*QUICK, "--root", furniture, "--evaluate", tmp_path / "model.safetensors", "--output", tmp_path)
+    assert done.returncode != 0
+    assert "probabilistic knows the classes ('seat', 'back'), but the data have" in done.stderr
 
 
 def test_help_names_the_paper_values() -> None:

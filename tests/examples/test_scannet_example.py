@@ -12,9 +12,11 @@ import pytest
 from example_runs import read_metrics, run_until
 from paths import PROJECT
 
+from probemb_adapters.experiments import partnet, scannet
 from probemb_adapters.scannet import ScanNetScenes, evaluation_target
 from probemb_adapters.scannet.files import scene_paths
 from probemb_adapters.scannet.submission import read_submission
+from probemb_adapters.training import start_fabric
 from probemb_adapters.training.checkpoint import load_checkpoint
 from probemb_lib.metrics import ScanNetAP
 from probemb_shapes.rooms import write_rooms
@@ -183,6 +185,24 @@ def test_errors_say_what_to_do(arguments: list[str], message: str, tmp_path: Pat
     done = run(*arguments, "--output", tmp_path)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_a_new_model_has_no_parameter_of_its_clustering(tmp_path: Path) -> None:
+    options = scannet.resolve(scannet.Options())
+    model = scannet.new_model("learnable-margin", options, start_fabric(accelerator="cpu"))
+    with pytest.raises(ValueError, match="expected a model whose clustering was fitted"):
+        _ = model.setting
+    again = scannet.Model.load(model.with_setting(0.7).save(tmp_path / "model.safetensors"))
+    assert (again.method, again.setting) == ("learnable-margin", 0.7)
+    with pytest.raises(ValueError, match="unknown settings backbone, crop"):
+        partnet.Model.load(tmp_path / "model.safetensors")
+
+
+def test_scans_without_colours_are_predicted(trained: tuple[Path, str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "box.npz", pos=np.random.default_rng(0).random((900, 3)).astype(np.float32))
+    done = run("--evaluate", models(trained[0])[0], "--predict", tmp_path / "box.npz", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "box.ply").exists()
 
 
 def test_open_rooms_are_written_and_marked_as_another_data_set(tmp_path: Path) -> None:

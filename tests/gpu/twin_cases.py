@@ -110,7 +110,7 @@ def check(got: list[Tensor], of_torch: list[Tensor], expected: list[Tensor], rou
         assert error <= 2 * of_theirs + roundings * EPS * right.norm(), f"{error / right.norm()}, torch {of_theirs}"
 
 
-# --- Values and gradients --------------------------------------------------------------------------------------------
+# --- values and gradients
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -236,7 +236,7 @@ def test_gradients_of_some_inputs_only(per_instance: bool, twin: list[int]) -> N
         slope.sum().backward()
 
 
-# --- Extremes --------------------------------------------------------------------------------------------------------
+# --- extremes
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")  # of numpy
@@ -347,7 +347,7 @@ def test_nan_is_not_hidden(twin: list[int]) -> None:
     assert got.outside.isnan().all()
 
 
-# --- Losses ----------------------------------------------------------------------------------------------------------
+# --- losses
 
 
 @pytest.mark.parametrize("per_instance", [False, True])

@@ -26,7 +26,7 @@ IGNORED = -100
 FLOOR = 1e-6  # of 1 − κ inside a logarithm
 
 
-# --- Similarity (Eqs. 1-2) -------------------------------------------------------------------------------------------
+# --- similarity (Eqs. 1-2)
 
 
 def log_kappa(mean_x: ArrayLike, std_x: ArrayLike, mean_y: ArrayLike, std_y: ArrayLike) -> float:
@@ -93,7 +93,7 @@ def _peak(p: tuple[float, float], q: tuple[float, float]) -> tuple[float, float]
     return (0.5 * p[0] / p[1] ** 2 + 0.5 * q[0] / q[1] ** 2) / precision, precision**-0.5
 
 
-# --- Instances (Eq. 3) -----------------------------------------------------------------------------------------------
+# --- instances (Eq. 3)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def similarity_sums(
     return np.array(similar), np.array(outside)
 
 
-# --- Losses (Eqs. 4-15), each a mean over the clouds that have a valid term -------------------------------------------
+# --- losses (Eqs. 4-15), each a mean over the clouds that have a valid term
 
 
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def total(p: Problem, per_instance_dice: bool = False, covariance: str = "mean")
     return {"loss": parts["bce"] + parts["dice"] + parts["score"] + 0.001 * parts["entropy"], **parts}
 
 
-# --- Gradients: the same objective broadcast over points and instances, for autograd ----------------------------------
+# --- gradients: the same objective broadcast over points and instances, for autograd
 
 
 def broadcast_kernel(mean: Tensor, log_std: Tensor, c_mean: Tensor, c_log_std: Tensor) -> Tensor:
@@ -390,7 +390,7 @@ def broadcast_total(
     return {"loss": means["bce"] + means["dice"] + means["score"] + 0.001 * means["entropy"], **means}
 
 
-# --- Problems --------------------------------------------------------------------------------------------------------
+# --- problems
 
 
 def draw_problem(

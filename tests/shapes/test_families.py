@@ -85,7 +85,7 @@ def shapes() -> dict[str, list[Shape]]:
     return {name: [read_shape(generate(name, 0, i)) for i in range(SHAPES)] for name in CATEGORIES}
 
 
-# ---- the shapes
+# --- the shapes
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -304,7 +304,7 @@ def test_generate_refuses() -> None:
             generate("Chair", seed, index)
 
 
-# ---- what is written
+# --- what is written
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -503,7 +503,7 @@ def test_write_refuses(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- the command and the picture
+# --- the command and the picture
 
 
 @pytest.mark.parametrize("bar", [True, False])

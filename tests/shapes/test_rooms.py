@@ -55,7 +55,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-# ---- the source and its split
+# --- the source and its split
 
 
 def raw() -> dict[str, Array]:
@@ -142,7 +142,7 @@ def test_missing_and_damaged_source(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["objects.npz"]
 
 
-# ---- surfaces
+# --- surfaces
 
 
 def test_surfaces() -> None:
@@ -183,7 +183,7 @@ def test_simple_objects_differ_and_have_plausible_sizes(category: str) -> None:
         assert (size < 2.2).all()
 
 
-# ---- layout
+# --- layout
 
 
 def cube(x: float, y: float, z: float = 0.0, size: tuple[float, float, float] = (1, 1, 1), angle: float = 0.0) -> Item:
@@ -282,7 +282,7 @@ def test_room_places() -> None:
     assert room.on_top(bare, support) is None  # the ceiling is in the way
 
 
-# ---- the scan
+# --- the scan
 
 
 def test_render_shows_the_nearest_surface_and_holes() -> None:
@@ -396,7 +396,7 @@ def test_colors_vary_with_exposure() -> None:
     assert np.std(frames) > 0.01
 
 
-# ---- what is written
+# --- what is written
 
 
 def test_scannet_reads_it(written: tuple[Path, RoomsReport]) -> None:
@@ -568,7 +568,7 @@ def test_numbers_out_of_range(tmp_path: Path, models: Models) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- the command and the picture
+# --- the command and the picture
 
 
 @pytest.mark.parametrize("bar", [True, False])

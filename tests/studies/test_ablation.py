@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch_geometric.data import Batch, Data
 
 from probemb_adapters.experiments import partnet, variants
 from probemb_adapters.training import start_fabric
-from probemb_lib import DeterministicHead, HeadOutput, ProbabilisticEmbeddingLoss, log_bhattacharyya
+from probemb_lib import DeterministicHead, HeadOutput, log_bhattacharyya
 
 run = partial(example_runs.run, PROJECT / "studies" / "ablation.py")
 BUDGET = {
@@ -126,7 +127,7 @@ def test_a_training_that_diverges_is_told_and_not_repeated(tmp_path: Path, monke
     def diverge(*_: object) -> None:
         raise FloatingPointError("the loss is not finite")
 
-    monkeypatch.setattr(partnet, "run_training", diverge)
+    monkeypatch.setattr(partnet, "train_model", diverge)
     options = ablation.Options(data="furniture", seeds=1, output=tmp_path, csv=tmp_path / "runs.csv")
     study, one = ablation.Study.of(options), ablation.Run("full", "Furniture", 0)
     ablation.append_line(options.csv, ablation.measure(one, study, options, threads=1))
@@ -180,8 +181,7 @@ def test_the_complement_is_clustered_by_the_foreground_columns() -> None:
     fabric = start_fabric(accelerator="cpu", devices=1, precision="32-true", log_dir=None)
     for loss, background, columns in (("complement", None, 3), ("center-aware", 0, 4)):
         options = partnet.resolve(partnet.Options(category="Chair", level=3, score_loss=loss, width=0.25))
-        about = partnet.about_model(options)
-        model = partnet.Model(partnet.Network(4, about), ("leg", "seat", "back"), about)
+        model = partnet.new_model(("leg", "seat", "back"), options, fabric)
         assert model.background == background
         assert model.predict(cloud, fabric)[1].shape == (300, columns)
 
@@ -202,8 +202,8 @@ def test_cosine_kernel() -> None:
 def test_rows_are_options_of_the_example_and_train(row: str) -> None:
     settings, _ = ablation.ROWS[row]
     options = partnet.resolve(partnet.Options(category="Chair", level=3, **settings))
-    network = partnet.Network(4, {**partnet.about_model(options), "width": 0.25})
-    loss = ProbabilisticEmbeddingLoss(variants.SCORE_LOSSES[options.score_loss]())
+    network = partnet.Network(4, partnet.Settings.of(replace(options, width=0.25)))
+    loss = partnet.objective(options)
     data = Batch.from_data_list([Data(pos=torch.rand(64, 3)) for _ in range(2)])
     instance = torch.arange(128) % 3
     value = loss(network(data), instance, 1 + instance % 3, data.batch)["loss"]

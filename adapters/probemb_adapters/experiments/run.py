@@ -1,4 +1,4 @@
-"""What the examples share around a network: options, the training run, one file a model, results of all processes.
+"""What the examples share around a network: the training run, one file a model, results of all processes.
 
 The loop itself is in :mod:`probemb_adapters.training`; pictures and pages in :mod:`probemb_adapters.report`.
 """
@@ -11,10 +11,10 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -25,98 +25,20 @@ from probemb_adapters.clouds import Cloud, read_clouds
 from probemb_adapters.files import replaced_file
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import contact_sheet
-from probemb_adapters.report.tables import table_text as table_text
-from probemb_adapters.report.tables import write_table as write_table
+from probemb_adapters.report.tables import table_text
 from probemb_adapters.training import LAST, Losses, Training, gather_in_order, train
 from probemb_adapters.training.batches import SeededBatches, SeededItems
 from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from probemb_adapters.training.options import AnySettings, RunOptions, TrainingSettings
 
 try:
-    import tyro
     from lightning_fabric import Fabric
     from torch_geometric.data import Batch, Data
 except ImportError as error:
     raise ImportError(
-        f'the examples need lightning-fabric, tyro and torch-geometric ({error}): pip install "probemb-lib[train]" '
+        f'the examples need lightning-fabric and torch-geometric ({error}): pip install "probemb-lib[train]" '
         "torch-geometric"
     ) from error
-
-
-@dataclass
-class RunOptions:
-    """Settings of every experiment; None is chosen for the data."""
-
-    # --- training
-    epochs: int | None = None
-    """passes over the training data"""
-    batch_size: int | None = None
-    """clouds a step, over all processes"""
-    learning_rate: float | None = None
-    """of Adam, highest"""
-    schedule: Literal["halved", "one-cycle"] | None = None
-    """learning rate: halved twice, or risen and let down to 0 along a cosine, better for short trainings"""
-    halve_at: tuple[float, float] = (0.1, 0.3)
-    """fractions of the training after which it is halved"""
-    max_norm: float | None = None
-    """gradients of a larger norm are scaled down to it"""
-    seed: int = 0
-    """of everything random"""
-    # --- machine
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """where to compute"""
-    devices: int = 1
-    """processes, each with its own GPU or share of the CPU; torchrun decides this itself"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """of the network; losses and clustering are in float32 or better in any case"""
-    workers: int | None = None
-    """processes that read the data, for each process; by default 4 for --root, else none"""
-    # --- what to do
-    output: Path = Path("runs")
-    """folder for checkpoints, metrics, pictures and the report"""
-    resume: bool = False
-    """go on from the last checkpoint in the output folder; to the numbers of an uninterrupted training"""
-    save_every: int = 1
-    """epochs between checkpoints"""
-    evaluate: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT ...")] = ()
-    """no training: evaluate these models, in one table"""
-    predict: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILES ...")] = ()
-    """no training: segment clouds (ply, npz, h5) with the model of --evaluate; needs no labels"""
-    report_shapes: int = 30
-    """most clouds to show in the report"""
-
-
-# What to do and where: may change when a training continues, and says nothing about the model.
-RUNNING = {"output", "resume", "save_every", "evaluate", "predict", "report_shapes"}
-MACHINE = {"root", "accelerator", "devices", "workers"}
-
-
-def settings_of(options: RunOptions, leave_out: Iterable[str] = ()) -> dict[str, Any]:
-    """What a model was made with, as its file keeps it; ``leave_out``: further options that say nothing about it."""
-    left_out = {*RUNNING, *MACHINE, *leave_out}
-    settings = {name: value for name, value in asdict(options).items() if name not in left_out}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
-
-
-AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
-
-
-def with_defaults(options: AnyOptions, defaults: Mapping[str, Any]) -> AnyOptions:
-    """The options with what is None taken from ``defaults``.
-
-    >>> with_defaults(RunOptions(epochs=3), {"epochs": 20, "batch_size": 4}).epochs
-    3
-    """
-    return replace(options, **{name: value for name, value in defaults.items() if getattr(options, name) is None})
-
-
-Value = TypeVar("Value")
-
-
-def chosen(value: Value | None) -> Value:
-    """A setting that :func:`with_defaults` has filled in; for code that runs after it."""
-    if value is None:
-        raise ValueError("expected options whose defaults were chosen, got None: call resolve first")
-    return value
 
 
 def clouds_to_predict(options: RunOptions) -> list[Cloud]:
@@ -218,9 +140,9 @@ def train_network(
 # --- one file a model
 
 
-def save_model(path: Path, network: nn.Module, classes: Sequence[str], about: Mapping[str, Any]) -> Path:
+def save_model(path: Path, network: nn.Module, classes: Sequence[str], settings: TrainingSettings) -> Path:
     """Weights, names of the classes and settings, in one safetensors file."""
-    save_checkpoint(path, {"model": network.state_dict(), "classes": tuple(classes), "about": dict(about)})
+    save_checkpoint(path, {"model": network.state_dict(), "classes": tuple(classes), "about": settings.stored()})
     return path
 
 
@@ -228,11 +150,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_model(
-    path: Path, build: Callable[[int, Mapping[str, Any]], Network]
-) -> tuple[Network, tuple[str, ...], dict[str, Any]]:
+    path: Path, settings_type: type[AnySettings], build: Callable[[int, AnySettings], Network]
+) -> tuple[Network, tuple[str, ...], AnySettings]:
     """The network of a file of :func:`save_model`, for inference, its classes and its settings.
 
     Args:
+        settings_type: what reads the settings, see :meth:`TrainingSettings.read`.
         build: (number of classes, settings) → the network to fill.
 
     Raises:
@@ -242,11 +165,12 @@ def load_model(
     if not {"model", "classes", "about"} <= set(state):
         raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of this script")
     try:
-        network = build(len(state["classes"]), state["about"])
+        settings = settings_type.read(state["about"])
+        network = build(len(state["classes"]), settings)
         network.load_state_dict(state["model"])
-    except (KeyError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is no model of this script: {error}") from error
-    return network.eval(), tuple(state["classes"]), state["about"]
+    return network.eval(), tuple(state["classes"]), settings
 
 
 # --- results

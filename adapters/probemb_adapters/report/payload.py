@@ -42,9 +42,9 @@ def shape_payload(
         {
             "class": _class(section, classes, int(shape.found.semantic[k])),
             "score": round(float(shape.found.score[k]), 3),
-            "points": int(n),
+            "points": n,
         }
-        for k, n in enumerate(np.bincount(label[label >= 0], minlength=count))
+        for k, n in enumerate(shape.found.size.tolist())
     ]
     colors = _hex(instance_colors(count))
     true: list[dict[str, Any]] = []

@@ -249,28 +249,6 @@ class VoxelSample(_Augmentation):
         return _keep(data, (rank == best[voxels.index]).nonzero().squeeze(1))
 
 
-class BoxCrop(_Augmentation):
-    """Keeps the points in an upright box around a random one, in their order.
-
-    Instances keep their ids, so that some ids may be gone afterwards, and may be cut.
-
-    Args:
-        size: the box's extents along x, y and z, in metres; ``math.inf`` for the whole extent of the scene.
-
-    Raises:
-        ValueError: an extent is not positive.
-    """
-
-    def __init__(self, size: tuple[float, float, float] = (3.0, 3.0, math.inf)) -> None:
-        if len(size) != 3 or not all(extent > 0 for extent in size):
-            raise ValueError(f"size: expected three positive extents, got {size}")
-        self.size = size
-
-    def forward(self, data: Data) -> Data:
-        offset = (data.pos - _random_point(data.pos)).abs()
-        return _keep(data, (offset <= data.pos.new_tensor(self.size) / 2).all(dim=1).nonzero().squeeze(1))
-
-
 def scene_augmentation(
     max_points: int | None = None, voxel_size: float | None = None, *, around_instances: bool = False
 ) -> Compose:

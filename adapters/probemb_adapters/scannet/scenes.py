@@ -37,9 +37,6 @@ STUFF_IDS = (1, 2)
 SEMANTIC_IDS = STUFF_IDS + INSTANCE_IDS
 """nyu40 ids of the 20 classes of the semantic benchmark."""
 
-SEMANTIC_CLASSES = tuple(NYU40[i] for i in SEMANTIC_IDS)
-"""Their names, in the order of `class_index`."""
-
 MAX_OBJECTS = 999
 """As many instances fit into label · 1000 + instance."""
 

@@ -36,7 +36,7 @@ def furnished(models: Models, split: str, rng: np.random.Generator) -> tuple[str
     return name, room
 
 
-# ---- helpers of the types
+# --- helpers of the types
 
 
 def _stand(room: Room, kit: Kit, category: str, chance: float = 1.0, wall: int | None = None) -> Item | None:
@@ -204,7 +204,7 @@ def rotation_of(item: Item) -> Array:
     return np.array([[c, -s], [s, c]])
 
 
-# ---- the types
+# --- the types
 
 
 def office(room: Room, kit: Kit) -> None:

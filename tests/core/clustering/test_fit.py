@@ -120,7 +120,7 @@ def test_errors() -> None:
         )
 
 
-# --- the search over any grid ---
+# --- the search over any grid
 
 
 def test_best_of_metrics_that_are_known() -> None:

@@ -73,7 +73,7 @@ def test_agree_can_fail() -> None:
         agree(greedy_cluster(x, p.flip(0), background=None), expected)
 
 
-# --- known answers ---
+# --- known answers
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -98,7 +98,7 @@ def test_known_answers(case: str, device: str) -> None:
     equal(found.embedding.mean, data["mean"][data["expected_seed"]])
 
 
-# --- drawn problems ---
+# --- drawn problems
 
 
 class Problem(NamedTuple):
@@ -332,7 +332,7 @@ def test_scan_and_index_alternate() -> None:
     equal(torch.from_numpy(seed), expected_seed)
 
 
-# --- rounds, the way of a GPU ---
+# --- rounds, the way of a GPU
 
 
 @contextmanager
@@ -424,7 +424,7 @@ def test_ragged_clouds_in_rounds() -> None:
         equal(getattr(found, name), getattr(expected, name))
 
 
-# --- decisions next to the threshold ---
+# --- decisions next to the threshold
 
 
 @pytest.mark.parametrize("way", ["scan", "index", "rounds"])
@@ -463,7 +463,7 @@ def test_next_to_the_threshold(dim: int, tau: float, spread: float, shift: float
         assert not torch.equal(in_float32, torch.from_numpy(expected == 0))  # so float64 must have decided
 
 
-# --- large problems, and where an index cannot help ---
+# --- large problems, and where an index cannot help
 
 
 def hard(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -565,7 +565,7 @@ def test_many_small_clouds() -> None:
     assert bool((found.batch.diff() >= 0).all())
 
 
-# --- the parts of the index ---
+# --- the parts of the index
 
 
 @quick
@@ -666,7 +666,7 @@ def test_best(count: int) -> None:
     )
 
 
-# --- properties ---
+# --- properties
 
 
 def blobs(n: int = 200, *, dtype: torch.dtype = torch.float32) -> tuple[GaussianEmbedding, Tensor]:
@@ -769,7 +769,7 @@ def test_options() -> None:
     equal(greedy_cluster(x, p, min_score=0.8).label, [0, 0, 0, -1])
 
 
-# --- tensors ---
+# --- tensors
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -868,7 +868,7 @@ def test_one_point_and_only_background() -> None:
     assert [len(c) for c in found.split()] == [0]
 
 
-# --- Instances ---
+# --- Instances
 
 
 def test_masks() -> None:
@@ -905,7 +905,7 @@ def test_split_of_an_unsorted_batch() -> None:
         found.split(3)
 
 
-# --- errors ---
+# --- errors
 
 X = GaussianEmbedding(torch.zeros(3, 2), torch.zeros(3, 2))
 P = torch.full((3, 2), 0.5)

@@ -86,7 +86,7 @@ def noisy_scene(seed: int, n: int, dim: int = 3, extent: float = 8.0, classes: i
     return Scene(positions, GaussianEmbedding(mean, log_std), probabilities)
 
 
-# --- against the definition ---
+# --- against the definition
 
 
 def definition(
@@ -180,7 +180,7 @@ def test_definition_can_fail() -> None:
     assert scene.tiled(1.7, 2.0).label.tolist() != label
 
 
-# --- against the whole scene at once ---
+# --- against the whole scene at once
 
 
 @pytest.mark.parametrize("options", OPTIONS[:3])
@@ -261,7 +261,7 @@ def test_min_score_with_an_overlap_of_the_extent_is_that_of_the_whole() -> None:
     assert bool((expected.label[lost] >= 0).any())
 
 
-# --- order ---
+# --- order
 
 
 def shuffled(seed: int) -> Callable[[_Tiles], Iterator[_Tile]]:
@@ -335,7 +335,7 @@ def _cat(a: Any, b: Any) -> Any:
     return GaussianEmbedding(*map(_cat, a, b)) if isinstance(a, GaussianEmbedding) else torch.cat([a, b])
 
 
-# --- what is stitched ---
+# --- what is stitched
 
 
 def line(mean: list[float], score: list[float], position: list[float] | None = None, std: float = 1.0) -> Scene:
@@ -425,7 +425,7 @@ def test_instance_without_points_of_its_own_vanishes() -> None:
     assert found.score.tolist() == pytest.approx([0.8, 0.5])
 
 
-# --- tiles ---
+# --- tiles
 
 
 @settings(max_examples=60)
@@ -497,7 +497,7 @@ def test_progress() -> None:
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 
-# --- little or nothing in it ---
+# --- little or nothing in it
 
 
 @pytest.mark.parametrize("dim", [1, 3])
@@ -520,7 +520,7 @@ def test_no_foreground() -> None:
     assert half.tiled(1.0, 0.0).label.tolist() == [-1, 0]
 
 
-# --- input ---
+# --- input
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8])
@@ -575,7 +575,7 @@ def test_devices(points: str, network: str) -> None:
     torch.testing.assert_close(found.label.cpu(), scene.tiled(1.5, 0.5).label)
 
 
-# --- errors ---
+# --- errors
 
 
 def wrong_positions(value: float) -> Tensor:

@@ -121,7 +121,7 @@ def test_other_score_losses_and_settings(
         close(independent[key], value)
 
 
-# --- Properties ------------------------------------------------------------------------------------------------------
+# --- Properties
 
 
 def total(p: Problem, per_instance: bool = False) -> dict[str, Tensor]:
@@ -213,7 +213,7 @@ def test_label_types(dtype: torch.dtype) -> None:
     same(loss(output, instance, semantic, batch), loss(output, instance.to(dtype), semantic.to(dtype), batch.to(dtype)))
 
 
-# --- Robustness ------------------------------------------------------------------------------------------------------
+# --- Robustness
 
 
 def check_finite(output: HeadOutput, instance: Tensor, semantic: Tensor, batch: Tensor | None) -> dict[str, Tensor]:
@@ -336,7 +336,7 @@ def test_covariance_reaches_the_default_score_loss() -> None:
     assert loss.score.covariance == "independent"
 
 
-# --- Compiled --------------------------------------------------------------------------------------------------------
+# --- Compiled
 
 
 @COMPILER

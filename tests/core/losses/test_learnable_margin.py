@@ -27,7 +27,7 @@ from probemb_lib import (
 from probemb_lib.functional import learnable_margin
 from probemb_lib.margin import lovasz
 
-# --- The authors' numbers --------------------------------------------------------------------------------------------
+# --- The authors' numbers
 
 
 @CASES
@@ -63,7 +63,7 @@ def test_known_losses_reject() -> None:
         close(grad, known["expected_grad"], 1e-5)
 
 
-# --- Float64 loops ---------------------------------------------------------------------------------------------------
+# --- Float64 loops
 
 
 def hinge_by_loops(phi: Tensor, inside: list[bool]) -> Tensor:
@@ -202,7 +202,7 @@ def test_a_second_differentiation_is_an_error() -> None:
         grad.sum().backward()
 
 
-# --- Properties ------------------------------------------------------------------------------------------------------
+# --- Properties
 
 
 @quick
@@ -280,7 +280,7 @@ def test_positions_of_fewer_dimensions_are_padded() -> None:
     same(p.losses(positions=positions), p.losses(positions=padded))
 
 
-# --- Robustness ------------------------------------------------------------------------------------------------------
+# --- Robustness
 
 
 def check_finite(p: Problem) -> dict[str, Tensor]:
@@ -421,7 +421,7 @@ def test_without_gradients_nothing_is_stored_and_the_value_is_the_same() -> None
     same(got, p.losses())
 
 
-# --- Errors ----------------------------------------------------------------------------------------------------------
+# --- Errors
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ THRESHOLDS = (0.25, 0.5, 0.75)
 CASES = [f"case_{i:02}" for i in range(12)]
 
 
-# --- helpers ---
+# --- helpers
 
 
 def load_case(name: str) -> tuple[np.lib.npyio.NpzFile, list]:
@@ -80,7 +80,7 @@ def shapes(draw: st.DrawFn, num_classes: int = 3) -> tuple:
     return Problem(masks, pred_classes, scores, gt_instance, rng.integers(num_classes, size=num_gt), other)
 
 
-# --- official numbers ---
+# --- official numbers
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -107,7 +107,7 @@ def test_official_curves() -> None:
     np.testing.assert_array_equal(ap, data["expected_ap"])  # to the bit
 
 
-# --- the straightforward implementation ---
+# --- the straightforward implementation
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -164,7 +164,7 @@ def test_masks_are_counted_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_equal(evaluate(problems, 3).compute(), expected)
 
 
-# --- hand-made cases ---
+# --- hand-made cases
 
 
 def test_best_unused_instance_depends_on_the_threshold() -> None:
@@ -216,7 +216,7 @@ def test_average_precision_without_predictions_or_ground_truth() -> None:
     assert average_precision(torch.tensor([False]), 3) == 1 / 101  # the leading point alone
 
 
-# --- state ---
+# --- state
 
 
 def test_merged_and_pickled_state() -> None:
@@ -264,7 +264,7 @@ def test_state_grows_with_predictions_not_with_points(num_points: int) -> None:
     assert size / 2 < 30 * (8 + 4 + len(THRESHOLDS)) + 10 * 8 + 300  # class, score, hits; GT class; the objects
 
 
-# --- several processes ---
+# --- several processes
 
 
 def evaluate_part(part: list) -> PartNetAP:
@@ -311,7 +311,7 @@ def test_order_of_merging_decides_between_equal_scores() -> None:
     assert (swapped["class_ap"] != one["class_ap"]).any()
 
 
-# --- inputs ---
+# --- inputs
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_inputs_are_not_changed_and_need_not_be_contiguous() -> None:
     assert pickle.dumps(x) == before
 
 
-# --- curve ---
+# --- curve
 
 
 @pytest.mark.parametrize("name", ["case_01", "case_07"])
@@ -375,7 +375,7 @@ def test_curve_without_ground_truth() -> None:
     np.testing.assert_array_equal(metric.curve(1, 0.5), [[1], [0]])
 
 
-# --- errors ---
+# --- errors
 
 GOOD = {
     "pred_masks": np.ones((2, 3), bool),

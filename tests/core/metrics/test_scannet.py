@@ -25,7 +25,7 @@ CASES = [f"case_{i:02}" for i in range(12)]
 FORMS = ["masks", "bits"]
 
 
-# --- helpers ---
+# --- helpers
 
 
 def load_case(name: str) -> tuple[np.lib.npyio.NpzFile, list]:
@@ -99,7 +99,7 @@ def scenes(draw: st.DrawFn) -> tuple:
     return Problem(masks, labels, scores, gt)
 
 
-# --- official numbers ---
+# --- official numbers
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -150,7 +150,7 @@ def test_official_cases_notice_a_changed_threshold(monkeypatch: pytest.MonkeyPat
     assert np.nanmax(np.abs(result["class_ap_per_threshold"] - data["expected_ap_per_threshold"])) > 1e-3
 
 
-# --- the straightforward implementation ---
+# --- the straightforward implementation
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -208,7 +208,7 @@ def test_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
         benchmark.measure(2, 6000, 30, 8)
 
 
-# --- hand-made cases ---
+# --- hand-made cases
 
 
 def chairs(*sizes: int) -> np.ndarray:
@@ -324,7 +324,7 @@ def test_nothing() -> None:
         np.testing.assert_array_equal(result["class_gt_count"], np.zeros(18))
 
 
-# --- state ---
+# --- state
 
 
 def test_merged_and_pickled_state() -> None:
@@ -379,7 +379,7 @@ def test_state_grows_with_predictions_not_with_vertices(num_vertices: int) -> No
     assert size / 2 < 30 * (8 + 8 + 2 * 4 * len(THRESHOLDS)) + 18 * 8 + 500
 
 
-# --- several processes ---
+# --- several processes
 
 
 def test_processes_give_the_result_of_one_in_any_order() -> None:
@@ -394,7 +394,7 @@ def test_processes_give_the_result_of_one_in_any_order() -> None:
         assert_close(metric.compute(), one, atol=0)
 
 
-# --- inputs ---
+# --- inputs
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_bits_beyond_the_vertices_do_not_count() -> None:
     assert metric.compute()["ap"] == 1
 
 
-# --- curve ---
+# --- curve
 
 
 @pytest.mark.parametrize("name", ["case_06", "case_07", "case_10"])
@@ -496,7 +496,7 @@ def test_curve_without_ground_truth() -> None:
     np.testing.assert_array_equal(metric.curve(3, 0.5), [[1], [0]])
 
 
-# --- errors ---
+# --- errors
 
 GOOD = {
     "pred_masks": np.ones((2, 9), bool),

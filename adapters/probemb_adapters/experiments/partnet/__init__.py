@@ -7,33 +7,44 @@ Three lines segment a cloud with a model of a file:
     found = model.cluster(embedding, probabilities)                  # found.label (N,): the part of each point
 """
 
-from probemb_adapters.experiments.partnet.data import Split, read_split
-from probemb_adapters.experiments.partnet.evaluation import Evaluation, evaluate_baselines, evaluate_model, score
-from probemb_adapters.experiments.partnet.model import Model, Network, threshold_grid
-from probemb_adapters.experiments.partnet.options import Options, resolve
+from probemb_adapters.experiments.partnet.data import Split, read_classes_of, read_split, training_data
+from probemb_adapters.experiments.partnet.evaluation import (
+    Evaluation,
+    Tested,
+    evaluate_baselines,
+    evaluate_model,
+    fit_and_test,
+    score,
+)
+from probemb_adapters.experiments.partnet.model import Model, Network, named_models, threshold_grid
+from probemb_adapters.experiments.partnet.options import Options, Settings, resolve
 from probemb_adapters.experiments.partnet.prediction import run_prediction
 from probemb_adapters.experiments.partnet.results import section, table, write_numbers
-from probemb_adapters.experiments.partnet.run import run_evaluation, run_training
-from probemb_adapters.experiments.partnet.training import about_model, train_model
+from probemb_adapters.experiments.partnet.training import new_model, objective, train_model
 
 __all__ = [
     "Evaluation",
     "Model",
     "Network",
     "Options",
+    "Settings",
     "Split",
-    "about_model",
+    "Tested",
     "evaluate_baselines",
     "evaluate_model",
+    "fit_and_test",
+    "named_models",
+    "new_model",
+    "objective",
+    "read_classes_of",
     "read_split",
     "resolve",
-    "run_evaluation",
     "run_prediction",
-    "run_training",
     "score",
     "section",
     "table",
     "threshold_grid",
     "train_model",
+    "training_data",
     "write_numbers",
 ]

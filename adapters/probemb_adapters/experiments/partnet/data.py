@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from lightning_fabric import Fabric
 from torch.utils.data import ConcatDataset, Dataset, Subset
 from torch_geometric.data import Data
 
 from probemb_adapters.experiments.partnet.options import Options
-from probemb_adapters.experiments.run import chosen
 from probemb_adapters.partnet import (
     PartNetInstances,
     evaluation_targets,
@@ -20,6 +20,7 @@ from probemb_adapters.partnet import (
 )
 from probemb_adapters.partnet.detection import PartNetDetection
 from probemb_adapters.training import share_of
+from probemb_adapters.training.options import chosen
 
 
 def read_split(root: Path, options: Options, split: str, category: str | None = None, level: int = 0) -> Dataset[Data]:
@@ -40,9 +41,18 @@ def read_split(root: Path, options: Options, split: str, category: str | None = 
 
 
 def training_data(
-    root: Path, options: Options, generated: Mapping[str, Path]
+    root: Path, options: Options, generated: Mapping[str, Path] = MappingProxyType({})
 ) -> tuple[Dataset[Data], list[float] | None]:
-    """The training shapes and, where generated ones are added, how often each is drawn."""
+    """The training shapes and, where generated ones are added, how often each is drawn.
+
+    Args:
+        generated: folders of generated shapes by category, with ``options.add_generated`` alone.
+
+    Raises:
+        ValueError: folders without that option, or none with it.
+    """
+    if options.add_generated != bool(generated):
+        raise ValueError(f"expected folders of generated shapes with add_generated alone, got {dict(generated)}")
     own = read_split(root, options, "train")
     if not generated:
         return own, None

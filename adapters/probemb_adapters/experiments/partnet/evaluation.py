@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -18,22 +18,12 @@ from probemb_adapters.experiments.baselines import BASELINES, Clusters, fit_base
 from probemb_adapters.experiments.partnet.data import Split
 from probemb_adapters.experiments.partnet.model import Model, threshold_grid
 from probemb_adapters.experiments.partnet.options import Options
-from probemb_adapters.experiments.run import (
-    merged,
-)
-from probemb_adapters.partnet import (
-    EvaluationTargets,
-)
+from probemb_adapters.experiments.run import merged
+from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.partnet.predictions import shape_predictions, write_ground_truth, write_predictions
 from probemb_adapters.report.pictures import ShapeResult
 from probemb_adapters.training import gather_in_order
-from probemb_lib import (
-    GaussianEmbedding,
-    Instances,
-    ThresholdFit,
-    fit_threshold,
-    greedy_cluster,
-)
+from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshold, greedy_cluster
 from probemb_lib.metrics import PartNetAP
 
 
@@ -81,25 +71,55 @@ def write_official_files(
         write_predictions(options.output / "predictions", truth, shapes)
 
 
-def evaluate_model(
-    name: str, model: Model, root: Path, val: Split, test: Split, options: Options, fabric: Fabric
-) -> Evaluation:
-    """Fit τ on validation, by mAP at IoU 0.5; then take the test split once."""
-    first = 0 if model.background is None else 1  # the metric counts part classes from 0
+class Tested(NamedTuple):
+    """What a model gives for the test split, with the threshold that was fitted on validation."""
+
+    fit: ThresholdFit
+    outputs: list[tuple[GaussianEmbedding, Tensor]]
+    found: list[Instances]
+    metric: PartNetAP
+
+
+def fit_and_test(
+    name: str,
+    model: Model,
+    val: Split,
+    test: Split,
+    measure: Callable[[Sequence[Instances], Sequence[EvaluationTargets]], PartNetAP],
+    threshold: float | None,
+    fabric: Fabric,
+) -> Tested:
+    """Fit τ on validation, by mAP at IoU 0.5, if none is given; then take the test split once.
+
+    Args:
+        name: of the model, for the progress bar.
+        measure: from what was found in all shapes, and their targets, to the metric.
+    """
 
     def outputs(split: Split, what: str) -> list[tuple[GaussianEmbedding, Tensor]]:
         bar = tqdm(split.shapes, desc=f"{name}, {what}", unit="shape", disable=not fabric.is_global_zero)
         return [model.predict(shape, fabric) for shape in bar]
 
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
-        return float(score(found, targets, len(model.classes), first, fabric).part_map()[1])
+        return float(measure(found, targets).part_map()[1])
 
-    grid = threshold_grid(model) if options.threshold is None else (options.threshold,)
+    grid = threshold_grid(model) if threshold is None else (threshold,)
     fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **model.clustering)
     tested = outputs(test, "test")
     found = [greedy_cluster(*output, threshold=fit.threshold, **model.clustering) for output in tested]
-    metric = score(found, test.targets, len(model.classes), first, fabric)
-    model.about["threshold"] = fit.threshold
+    return Tested(fit, tested, found, measure(found, test.targets))
+
+
+def evaluate_model(
+    name: str, model: Model, root: Path, val: Split, test: Split, options: Options, fabric: Fabric
+) -> Evaluation:
+    """Average precision on the test split; the threshold is in ``fit``, and the model stays as it is."""
+    first = model.first_class
+
+    def measure(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> PartNetAP:
+        return score(found, targets, len(model.classes), first, fabric)
+
+    fit, tested, found, metric = fit_and_test(name, model, val, test, measure, options.threshold, fabric)
     if options.official_files:
         write_official_files(root, test, found, first, options, fabric)
 

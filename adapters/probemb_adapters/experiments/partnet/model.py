@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +12,22 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from probemb_adapters.experiments.partnet.options import Options, resolve
-from probemb_adapters.experiments.run import (
-    load_model,
-    save_model,
-)
+from probemb_adapters.experiments.partnet.options import Options, Settings, resolve
+from probemb_adapters.experiments.run import load_model, save_model
 from probemb_adapters.experiments.variants import DETERMINISTIC, HEADS
 from probemb_adapters.networks.pointnet2 import PointNet2, local_covariance
-from probemb_lib import (
-    GaussianEmbedding,
-    HeadOutput,
-    Instances,
-    greedy_cluster,
-)
+from probemb_lib import GaussianEmbedding, HeadOutput, Instances, greedy_cluster
 
 
 class Network(nn.Module):
     """PointNet++ features into the head."""
 
-    def __init__(self, num_classes: int, about: Mapping[str, Any]) -> None:
+    def __init__(self, num_classes: int, settings: Settings) -> None:
         super().__init__()
-        self.local_geometry = about["local_geometry"]
-        self.backbone = PointNet2(in_channels=6 if self.local_geometry else 0, width=about["width"])
-        own = {"initial_std": about["initial_std"]} if about.get("initial_std") is not None else {}
-        self.head = HEADS[about["embedding"]](128, num_classes, offset_scale=about["offset_scale"], **own)
+        self.local_geometry = settings.local_geometry
+        self.backbone = PointNet2(in_channels=6 if self.local_geometry else 0, width=settings.width)
+        own = {} if settings.initial_std is None else {"initial_std": settings.initial_std}
+        self.head = HEADS[settings.embedding](128, num_classes, offset_scale=settings.offset_scale, **own)
 
     def forward(self, data: Data) -> HeadOutput:
         clouds = data.num_graphs if data.batch is not None else 1
@@ -45,42 +37,69 @@ class Network(nn.Module):
         return output
 
 
-@dataclass
+@dataclass(frozen=True)
 class Model:
     """A trained network and what is needed to use it."""
 
     network: Network
     classes: tuple[str, ...]
-    about: dict[str, Any]
-
-    @property
-    def class_agnostic(self) -> bool:
-        return bool(self.about["class_agnostic"])
+    settings: Settings
 
     @property
     def background(self) -> int | None:
         # Trained with complement=True, the background column tells points far from a centre, not points of no part:
         # then all points are clustered, by the foreground columns alone (docs/decisions.md).
-        return None if self.class_agnostic or self.about.get("score_loss") == "complement" else 0
+        return None if self.settings.class_agnostic or self.settings.score_loss == "complement" else 0
+
+    @property
+    def first_class(self) -> int:
+        """The number that the first of ``classes`` has in :attr:`Instances.semantic`; evaluators count from 0."""
+        return 0 if self.background is None else 1
 
     @property
     def clustering(self) -> dict[str, Any]:
         """What :func:`~probemb_lib.greedy_cluster` is told beside the threshold."""
-        chosen = {name: self.about.get(name, False) for name in ("class_aware", "refine")}  # older files do not say
-        return {"background": self.background, **chosen}
+        return {
+            "background": self.background,
+            "class_aware": self.settings.class_aware,
+            "refine": self.settings.refine,
+        }
+
+    @property
+    def threshold(self) -> float:
+        """That was fitted on validation.
+
+        Raises:
+            ValueError: none was: the model was not evaluated yet.
+        """
+        if self.settings.threshold is None:
+            raise ValueError("expected a model with a threshold, got one that was not evaluated: pass a threshold")
+        return self.settings.threshold
+
+    def with_threshold(self, threshold: float) -> Model:
+        """The same network with the threshold that was fitted, to be saved or used."""
+        return replace(self, settings=replace(self.settings, threshold=threshold))
 
     def options(self, points: int) -> Options:
         """Those of the data that it was trained on, with as many points a shape."""
-        names = ("category", "level", "class_agnostic", "generated_shapes")
-        return resolve(Options(**{name: self.about[name] for name in names if name in self.about}, points=points))
+        made = self.settings
+        return resolve(
+            Options(
+                category=made.category,
+                level=made.level,
+                class_agnostic=made.class_agnostic,
+                generated_shapes=made.generated_shapes,
+                points=points,
+            )
+        )
 
     def save(self, path: Path) -> Path:
-        return save_model(path, self.network, self.classes, self.about)
+        return save_model(path, self.network, self.classes, self.settings)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
         """The model of a file of :meth:`save`, for inference."""
-        return cls(*load_model(Path(path), lambda classes, about: Network(classes + 1, about)))
+        return cls(*load_model(Path(path), Settings, lambda classes, settings: Network(classes + 1, settings)))
 
     @torch.no_grad()
     def predict(self, data: Data, fabric: Fabric | None = None) -> tuple[GaussianEmbedding, Tensor]:
@@ -94,8 +113,17 @@ class Model:
 
     def cluster(self, embedding: GaussianEmbedding, probabilities: Tensor, threshold: float | None = None) -> Instances:
         """The parts in what :meth:`predict` gives, by the threshold that was fitted on validation if none is given."""
-        threshold = self.about["threshold"] if threshold is None else threshold
+        if threshold is None:
+            threshold = self.threshold
         return greedy_cluster(embedding, probabilities, threshold=threshold, **self.clustering)
+
+
+def named_models(paths: Sequence[Path]) -> dict[str, Model]:
+    """Models by their embedding, and by their file where two have the same."""
+    models = {path: Model.load(path) for path in paths}
+    embeddings = [model.settings.embedding for model in models.values()]
+    names = [e if embeddings.count(e) == 1 else f"{e} ({path})" for path, e in zip(models, embeddings, strict=True)]
+    return dict(zip(names, models.values(), strict=True))
 
 
 THRESHOLDS = {  # the deterministic kernel exp(-distance^2) is near one for all points of a shape
@@ -105,4 +133,4 @@ THRESHOLDS = {  # the deterministic kernel exp(-distance^2) is near one for all 
 
 
 def threshold_grid(model: Model) -> tuple[float, ...]:
-    return THRESHOLDS["deterministic" if model.about["embedding"] in DETERMINISTIC else "probabilistic"]
+    return THRESHOLDS["deterministic" if model.settings.embedding in DETERMINISTIC else "probabilistic"]

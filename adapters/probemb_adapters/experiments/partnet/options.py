@@ -1,31 +1,25 @@
-"""The options of the PartNet experiment, and what the data decides of them."""
+"""The settings and options of the PartNet experiment, and what the data decides of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from probemb_adapters.experiments.run import (
-    RunOptions,
-    with_defaults,
-)
 from probemb_adapters.experiments.variants import DETERMINISTIC, Embedding, ScoreLossName
-from probemb_adapters.partnet import (
-    POINTS,
-)
+from probemb_adapters.partnet import POINTS
+from probemb_adapters.training.options import RunOptions, TrainingSettings, with_defaults
 
 
-@dataclass
-class Options(RunOptions):
-    """Settings; what is left out is chosen for the data: the paper's for PartNet, a few minutes' for the rest."""
+@dataclass(frozen=True)
+class Settings(TrainingSettings):
+    """What a model was made with; in its file, with the threshold that was fitted on validation."""
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("class_agnostic", "width", "local_geometry", "offset_scale", "embedding")
 
     # --- data
-    root: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """folder with PartNet's stats and ins_seg_h5 or ins_seg_h5_for_detection; without it the open furniture or
-    generated shapes"""
     category: str = "Furniture"
     """object category, such as Chair"""
     level: int = 1
@@ -90,6 +84,15 @@ class Options(RunOptions):
     """similarity to the seed from which points belong to its instance; by default fitted on validation (paper: too)"""
     refine: bool = False
     """let the members of each found instance decide which points, class and score it has (paper: the seed decides)"""
+
+
+@dataclass(frozen=True)
+class Options(Settings, RunOptions):
+    """Settings; what is left out is chosen for the data: the paper's for PartNet, a few minutes' for the rest."""
+
+    root: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """folder with PartNet's stats and ins_seg_h5 or ins_seg_h5_for_detection; without it the open furniture or
+    generated shapes"""
     # --- what to do
     output: Path = Path("runs/partnet_pointnet2")
     """folder for checkpoints, metrics, pictures and the report"""

@@ -12,17 +12,9 @@ from tqdm import tqdm
 from probemb_adapters.clouds import nearest, unit_sphere, write_instances
 from probemb_adapters.experiments.partnet.model import Model
 from probemb_adapters.experiments.partnet.options import Options
-from probemb_adapters.experiments.run import (
-    clouds_to_predict,
-)
-from probemb_adapters.report import (
-    Section,
-    write_report,
-)
+from probemb_adapters.experiments.run import clouds_to_predict
+from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import ShapeResult, instance_colors
-from probemb_lib import (
-    greedy_cluster,
-)
 
 
 def run_prediction(options: Options, fabric: Fabric) -> str:
@@ -31,9 +23,8 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
     Returns what to print: where they are.
     """
     model = Model.load(options.evaluate[0])
-    model.about["refine"] = model.clustering["refine"] or options.refine
-    first = 0 if model.background is None else 1
-    threshold = model.about["threshold"] if options.threshold is None else options.threshold
+    if options.refine:
+        model = replace(model, settings=replace(model.settings, refine=True))
     clouds = clouds_to_predict(options)
     shapes = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
@@ -41,7 +32,7 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
         # As many points as in training; the others take what their nearest neighbour has.
         order = torch.randperm(len(pos), generator=torch.Generator().manual_seed(options.seed))[: options.points]
         embedding, probabilities = model.predict(Data(pos=torch.from_numpy(pos[order])), fabric)
-        found = greedy_cluster(embedding, probabilities, threshold=threshold, **model.clustering)
+        found = model.cluster(embedding, probabilities, options.threshold)
         row = torch.from_numpy(nearest(pos, pos[order]))
         embedding = embedding.select(row)
         found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])
@@ -51,15 +42,15 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
         shapes.append(
             ShapeResult(cloud.name, torch.from_numpy(pos), None, found, embedding.log_std, embedding.mean, rgb)
         )
-        sizes = torch.bincount(found.label[found.label >= 0], minlength=len(found)).tolist()
-        names = [model.classes[int(c) - first] for c in found.semantic]
+        sizes = found.size.tolist()
+        names = [model.classes[int(c) - model.first_class] for c in found.semantic]
         tqdm.write(
             f"{cloud.name}: {len(found)} parts, largest "
             + ", ".join(
                 f"{name} ({size} points)" for size, name in sorted(zip(sizes, names, strict=True), reverse=True)[:4]
             )
         )
-    classes = model.classes if first == 0 else ("other", *model.classes)
+    classes = model.classes if model.background is None else ("other", *model.classes)
     part = Section("Predicted clouds", shapes=shapes, classes=classes, noun="part")
     page = write_report(options.output / "report.html", "Parts found in your clouds", [part])
     return f"\nresults  {options.output}/*.npz and *.ply\nreport   {page}"

@@ -9,17 +9,8 @@ from typing import Any
 from probemb_adapters.experiments.paper import read_paper
 from probemb_adapters.experiments.partnet.evaluation import Evaluation
 from probemb_adapters.experiments.partnet.options import Options
-from probemb_adapters.experiments.run import (
-    write_metrics,
-)
-from probemb_adapters.report import (
-    Row,
-    Section,
-    Table,
-    fit_chart,
-    loss_chart,
-    precision_recall_charts,
-)
+from probemb_adapters.experiments.run import write_metrics
+from probemb_adapters.report import Row, Section, Table, fit_chart, loss_chart, precision_recall_charts
 
 
 def paper_rows(options: Options) -> dict[str, dict[float, float]]:

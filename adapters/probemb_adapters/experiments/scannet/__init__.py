@@ -7,11 +7,11 @@ from probemb_adapters.experiments.scannet.data import (
     training_scenes,
 )
 from probemb_adapters.experiments.scannet.evaluation import Evaluation, evaluate_model, fit_setting
-from probemb_adapters.experiments.scannet.model import Model, Network, method_names
-from probemb_adapters.experiments.scannet.options import Method, Options, resolve
+from probemb_adapters.experiments.scannet.model import Model, Network, named_models
+from probemb_adapters.experiments.scannet.options import Method, Options, Settings, resolve
 from probemb_adapters.experiments.scannet.prediction import run_prediction
 from probemb_adapters.experiments.scannet.results import write_numbers, write_page
-from probemb_adapters.experiments.scannet.training import train_method
+from probemb_adapters.experiments.scannet.training import new_model, train_model
 
 __all__ = [
     "Evaluation",
@@ -19,15 +19,17 @@ __all__ = [
     "Model",
     "Network",
     "Options",
+    "Settings",
     "evaluate_model",
     "evaluation_scenes",
     "fit_setting",
     "fitting_scenes",
     "held_out_scenes",
-    "method_names",
+    "named_models",
+    "new_model",
     "resolve",
     "run_prediction",
-    "train_method",
+    "train_model",
     "training_scenes",
     "write_numbers",
     "write_page",

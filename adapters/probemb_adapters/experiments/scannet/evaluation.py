@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from probemb_adapters.experiments.run import (
-    merged,
-)
+from probemb_adapters.experiments.run import merged
 from probemb_adapters.experiments.scannet.data import shares
 from probemb_adapters.experiments.scannet.model import GRIDS, Model
 from probemb_adapters.experiments.scannet.options import Options
@@ -24,11 +22,8 @@ from probemb_adapters.report.pictures import ShapeResult
 from probemb_adapters.scannet import INSTANCE_IDS, evaluation_target
 from probemb_adapters.scannet.submission import scene_predictions, write_submission
 from probemb_adapters.training import gather_in_order
-from probemb_lib import (
-    GaussianEmbedding,
-    Instances,
-    ThresholdFit,
-)
+from probemb_lib import GaussianEmbedding, Instances, ThresholdFit
+from probemb_lib.clustering import best_of
 from probemb_lib.metrics import ScanNetAP
 
 
@@ -66,8 +61,7 @@ def fit_setting(model: Model, data: Dataset[Data], fabric: Fabric) -> ThresholdF
         for setting, metric in zip(grid, metrics, strict=True):
             add_scene(metric, model.cluster(output, setting), target)
     values = [merged(metric, fabric).compute()["ap50"] for metric in metrics]
-    best = max(range(len(grid)), key=lambda i: values[i])
-    return ThresholdFit(grid[best], values[best], grid, tuple(values))
+    return ThresholdFit(*best_of(grid, values, "setting"))
 
 
 def evaluate_model(
@@ -80,7 +74,7 @@ def evaluate_model(
     def scenes() -> Iterator[Any]:
         for i, scene in enumerate(shares(data, fabric, f"{name}, {options.split}")):
             embedding, probabilities = model.predict(scene, fabric)
-            found = model.cluster((embedding, probabilities), model.about["setting"])
+            found = model.cluster((embedding, probabilities))
             if "instance" in scene:
                 add_scene(metric, found, evaluation_target(scene))
             if i % every == 0:
@@ -110,6 +104,5 @@ def scene_result(scene: Data, found: Instances, embedding: GaussianEmbedding) ->
     if truth is not None:
         classes = torch.zeros(int(truth.max().clamp(min=-1)) + 1, dtype=torch.int64)
         classes[truth[truth >= 0]] = scene.semantic[truth >= 0]
-    return ShapeResult(
-        scene.scene_id, scene.pos, truth, found, embedding.log_std, embedding.mean, scene.rgb, classes, up="z"
-    )
+    rgb = scene.rgb if "rgb" in scene else None  # a scan without colours
+    return ShapeResult(scene.scene_id, scene.pos, truth, found, embedding.log_std, embedding.mean, rgb, classes, up="z")

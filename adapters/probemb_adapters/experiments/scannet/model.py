@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from probemb_adapters.experiments.run import (
-    load_model,
-    save_model,
-)
+from probemb_adapters.experiments.run import load_model, save_model
+from probemb_adapters.experiments.scannet.options import Method, Settings
 from probemb_adapters.networks.minkowski import MinkowskiBackbone
 from probemb_adapters.networks.minkunet import MinkUNet14A, MinkUNet18A, MinkUNet34C
+from probemb_adapters.training.options import chosen
 from probemb_lib import (
     GaussianEmbedding,
     HeadOutput,
@@ -38,36 +36,51 @@ Output = HeadOutput | MarginOutput
 class Network(nn.Module):
     """MinkowskiNet's features of each point into the head of a method."""
 
-    def __init__(self, num_classes: int, about: Mapping[str, Any]) -> None:
+    def __init__(self, num_classes: int, settings: Settings) -> None:
         super().__init__()
-        unet = BACKBONES[about["backbone"]](in_channels=3)
-        self.backbone = MinkowskiBackbone(unet, about["voxel_size"])
-        head = ProbabilisticHead if about["method"] == "probabilistic" else LearnableMarginHead
-        self.head = head(unet.out_channels, num_classes, offset_scale=about["offset_scale"])
+        unet = BACKBONES[chosen(settings.backbone)](in_channels=3)
+        self.backbone = MinkowskiBackbone(unet, chosen(settings.voxel_size))
+        head = ProbabilisticHead if settings.method == "probabilistic" else LearnableMarginHead
+        self.head = head(unet.out_channels, num_classes, offset_scale=settings.offset_scale)
 
     def forward(self, data: Data) -> Output:
         output: Output = self.head(self.backbone(data.x, data.pos, data.batch), data.pos, data.batch)
         return output
 
 
-@dataclass
+@dataclass(frozen=True)
 class Model:
     """A trained network and what is needed to use it."""
 
     network: Network
     classes: tuple[str, ...]
-    about: dict[str, Any]
+    settings: Settings
 
     @property
-    def method(self) -> str:
-        return str(self.about["method"])
+    def method(self) -> Method:
+        return self.settings.method
+
+    @property
+    def setting(self) -> float:
+        """The clustering's parameter, picked on held-out scenes.
+
+        Raises:
+            ValueError: none was: the model was not evaluated yet.
+        """
+        if self.settings.setting is None:
+            raise ValueError("expected a model whose clustering was fitted, got one without its parameter")
+        return self.settings.setting
+
+    def with_setting(self, setting: float) -> Model:
+        """The same network with the parameter that was fitted, to be saved or used."""
+        return replace(self, settings=replace(self.settings, setting=setting))
 
     def save(self, path: Path) -> Path:
-        return save_model(path, self.network, self.classes, self.about)
+        return save_model(path, self.network, self.classes, self.settings)
 
     @classmethod
     def load(cls, path: Path) -> Model:
-        return cls(*load_model(path, lambda classes, about: Network(classes + 1, about)))
+        return cls(*load_model(path, Settings, lambda classes, settings: Network(classes + 1, settings)))
 
     @torch.no_grad()
     def predict(self, data: Data, fabric: Fabric) -> tuple[GaussianEmbedding, Tensor]:
@@ -75,20 +88,22 @@ class Model:
         output = self.network.to(fabric.device).eval()(data.to(fabric.device))
         return output.embedding, output.probabilities
 
-    def cluster(self, output: tuple[GaussianEmbedding, Tensor], setting: float) -> Instances:
-        """The instances of a scene; ``setting`` is the parameter that is picked on held-out scenes."""
+    def cluster(self, output: tuple[GaussianEmbedding, Tensor], setting: float | None = None) -> Instances:
+        """The instances of a scene, by the parameter that was picked on held-out scenes if none is given."""
+        if setting is None:
+            setting = self.setting
         if self.method == "probabilistic":
             return greedy_cluster(*output, threshold=setting, min_score=MIN_SCORE, min_points=MIN_POINTS)
         return margin_cluster(*output, min_score=setting, min_points=MIN_POINTS)
 
 
-GRIDS = {
+GRIDS: dict[Method, tuple[float, ...]] = {
     "probabilistic": (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8),
     "learnable-margin": (0.5, 0.6, 0.7, 0.8, 0.9),
 }
 
 
-def method_names(paths: Sequence[Path]) -> dict[str, Model]:
+def named_models(paths: Sequence[Path]) -> dict[str, Model]:
     """Models by their method, and by their file where two have the same."""
     models = [Model.load(path) for path in paths]
     methods = [model.method for model in models]

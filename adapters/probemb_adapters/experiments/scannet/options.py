@@ -1,41 +1,31 @@
-"""The options of the ScanNet experiment, and what the data decides of them."""
+"""The settings and options of the ScanNet experiment, and what the data decides of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from probemb_adapters.experiments.run import (
-    RunOptions,
-    with_defaults,
-)
+from probemb_adapters.training.options import RunOptions, TrainingSettings, with_defaults
 
 Method = Literal["probabilistic", "learnable-margin"]
 
 
-@dataclass
-class Options(RunOptions):
-    """Settings; what is left out is chosen for the data: a full training for ScanNet, a few minutes' for the rooms."""
+@dataclass(frozen=True)
+class SharedSettings(TrainingSettings):
+    """What all models of a run are made with."""
 
     # --- data
-    root: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """folder with ScanNet's scans, scannetv2_{train,val,test}.txt and scannetv2-labels.combined.tsv; without it open
-    rooms are written and read"""
     rooms: int = 50
     """open rooms to write, each fifth one for validation"""
-    split: Literal["val", "test"] = "val"
-    """scenes to evaluate; of test only the submission is written, as nobody else has its annotation"""
     held_out: float = 0.1
     """share of the training scenes on which nothing is trained, but each clustering's parameter picked; other scans of
     the same room are held out with it"""
     max_scenes: int | None = None
     """use only so many scenes of each split, for a quick look"""
     # --- network
-    methods: tuple[Method, ...] = ("probabilistic", "learnable-margin")
-    """what to train, one after the other, on the same backbone"""
     backbone: Literal["14A", "18A", "34C"] | None = None
     """MinkUNet: 34C for ScanNet (the usual choice; the paper says MinkowskiNet), 14A for the rooms"""
     voxel_size: float | None = None
@@ -58,6 +48,31 @@ class Options(RunOptions):
     (ScanNet: 100,000; rooms: 3,000)"""
     crop: Literal["point", "instance"] = "instance"
     """around which random point: of all, or of a random instance, so that small crops show more than walls"""
+
+
+@dataclass(frozen=True)
+class Settings(SharedSettings):
+    """What a model was made with, and the parameter of its clustering; in its file."""
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("backbone", "voxel_size", "offset_scale", "method")
+
+    method: Method = "probabilistic"
+    """head, loss and clustering"""
+    setting: float | None = None
+    """of the clustering, picked on held-out scenes: the threshold, or the lowest value of a seed"""
+
+
+@dataclass(frozen=True)
+class Options(SharedSettings, RunOptions):
+    """Settings; what is left out is chosen for the data: a full training for ScanNet, a few minutes' for the rooms."""
+
+    root: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """folder with ScanNet's scans, scannetv2_{train,val,test}.txt and scannetv2-labels.combined.tsv; without it open
+    rooms are written and read"""
+    split: Literal["val", "test"] = "val"
+    """scenes to evaluate; of test only the submission is written, as nobody else has its annotation"""
+    methods: tuple[Method, ...] = ("probabilistic", "learnable-margin")
+    """what to train, one after the other, on the same backbone"""
     # --- what to do
     output: Path = Path("runs/scannet_minkowski")
     """folder for checkpoints, metrics, submissions, pictures and the report"""

@@ -9,20 +9,14 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from probemb_adapters.clouds import Cloud, write_instances
-from probemb_adapters.experiments.run import (
-    clouds_to_predict,
-)
+from probemb_adapters.experiments.run import clouds_to_predict
 from probemb_adapters.experiments.scannet.evaluation import scene_result
 from probemb_adapters.experiments.scannet.model import MIN_POINTS, MIN_SCORE, Model
 from probemb_adapters.experiments.scannet.options import Options
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import instance_colors, z_up
 from probemb_adapters.scannet import INSTANCE_CLASSES
-from probemb_lib import (
-    GaussianEmbedding,
-    Instances,
-    cluster_tiles,
-)
+from probemb_lib import GaussianEmbedding, Instances, cluster_tiles
 
 
 def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) -> tuple[Instances, GaussianEmbedding]:
@@ -30,7 +24,7 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
     extent = (data.pos.amax(0) - data.pos.amin(0))[:2].max()
     if extent <= options.tile_size + 2 * options.tile_overlap or model.method != "probabilistic":
         embedding, probabilities = model.predict(data, fabric)
-        return model.cluster((embedding, probabilities), model.about["setting"]), embedding
+        return model.cluster((embedding, probabilities)), embedding
     seen = GaussianEmbedding(torch.zeros_like(data.pos), torch.zeros_like(data.pos))
 
     def predict(rows: Tensor) -> tuple[GaussianEmbedding, Tensor]:
@@ -50,7 +44,7 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
         predict,
         tile_size=options.tile_size,
         overlap=options.tile_overlap,
-        threshold=model.about["setting"],
+        threshold=model.setting,
         min_score=MIN_SCORE,
         min_points=MIN_POINTS,
         progress=progress,

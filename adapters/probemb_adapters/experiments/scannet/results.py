@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 
 from probemb_adapters.experiments.paper import read_paper
-from probemb_adapters.experiments.run import (
-    write_metrics,
-    write_results,
-)
+from probemb_adapters.experiments.run import write_metrics, write_results
 from probemb_adapters.experiments.scannet.evaluation import METRICS, Evaluation
 from probemb_adapters.experiments.scannet.options import Options
 from probemb_adapters.report import Chart, Line, Row, Section, Table, fit_chart, loss_chart
