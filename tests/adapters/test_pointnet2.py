@@ -240,15 +240,15 @@ def test_operations_do_not_grow_with_the_clouds() -> None:
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_network_with_all_clouds_at_once(momentum: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = random_norms(PointNet2(width=1 / 16))
+    net = random_norms(PointNet2(width=1 / 16)).double()
     for norm in net.modules():
         if isinstance(norm, nn.BatchNorm1d):
             norm.momentum = momentum
     other = copy.deepcopy(net)
-    x = lattice_clouds(700)
+    x = lattice_clouds(700, dtype=torch.float64)
     out = net(x)
     monkeypatch.undo()
-    assert_close(out, other(x), rtol=0, atol=0)
+    assert_close(out, other(x), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""Farthest-point sampling in Triton against torch on CPU: equal indices, also where distances tie or rounding decides.
+
+On a machine with a GPU these run there (`make gpu`), elsewhere in Triton's interpreter:
+tests/adapters/test_farthest_points.py starts them in a process of their own.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from probemb_adapters.networks import _by_cloud as by_cloud
+from probemb_adapters.networks._triton import farthest_points as launches
+from probemb_adapters.networks.pointnet2 import farthest_point_sample
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small clouds, too, keep their distances in global memory."""
+    monkeypatch.setattr(launches, "REGISTERS", 0)
+
+
+def random_cloud(clouds: int, points: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(clouds, points, 3, generator=torch.Generator().manual_seed(points), dtype=dtype) * 2 - 1
+
+
+def lattice(clouds: int, points: int, dtype: torch.dtype, shift: float = 0.0) -> Tensor:
+    """Multiples of 0.07 on three faces of a box: distances tie, or differ by the rounding alone."""
+    x = random_cloud(clouds, points, dtype)
+    x.scatter_(2, torch.arange(points).remainder(3)[None, :, None].expand(clouds, -1, -1), 0.5)
+    return (x / 0.07).round() * 0.07 + shift
+
+
+def check(x: Tensor, count: int, first: Tensor | None = None) -> None:
+    first = torch.zeros(len(x), dtype=torch.int64) if first is None else first
+    samples = launches.farthest(x.to(DEVICE), first.to(DEVICE), count)
+    assert samples.dtype == torch.int64
+    torch.testing.assert_close(samples.cpu(), by_cloud.farthest(x, first, count))
+
+
+def grid(clouds: int, points: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(points)
+    return torch.randint(-2, 3, (clouds, points, 3), generator=generator).to(dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("points", [1, 2, 5, 127, 512, 513, 700, 1024, 1025, 2500])
+def test_with_ties_and_duplicates(points: int, dtype: torch.dtype) -> None:
+    """At most 125 positions, so that samples run out and index 0 repeats."""
+    check(grid(3, points, dtype), min(points, 140))
+
+
+@DTYPES
+@pytest.mark.parametrize("shift", [0.0, 30.0])
+@pytest.mark.parametrize("points", [700, 1500])
+def test_where_rounding_decides(points: int, shift: float, dtype: torch.dtype) -> None:
+    check(lattice(2, points, dtype, shift), 200)
+
+
+@DTYPES
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize("points", [1, 5, 512, 700, 1500])
+def test_in_memory(points: int, dtype: torch.dtype) -> None:
+    check(lattice(2, points, dtype), min(points, 150))
+    check(grid(3, points, dtype), min(points, 140))
+
+
+@pytest.mark.parametrize("points", [4097, 10_000, 12_288, 12_289, 65_536, 70_001])
+def test_large_clouds(points: int) -> None:
+    check(lattice(2, points, torch.float32), 8 if DEVICE == "cpu" else 512)
+    check(random_cloud(2, points), 8 if DEVICE == "cpu" else 512)
+
+
+def test_first_samples_and_views() -> None:
+    x = random_cloud(4, 600)
+    first = torch.tensor([599, 0, 17, 300])
+    check(x, 20, first)
+    check(x.transpose(1, 2).contiguous().transpose(1, 2)[:, ::2], 20, first // 2)
+    check(x[:1].expand(3, -1, -1), 20, first[:3])
+
+
+def test_overflow_and_least_numbers() -> None:
+    x = random_cloud(2, 300)
+    check(x * 3e19, 40)  # squares are infinite, or nearly
+    check(x * 1e-22, 40)  # squares are subnormal: not rounded to 0
+    check(x * 1e-30, 40)
+
+
+def test_all_points_once() -> None:
+    x = random_cloud(2, 130)
+    samples = launches.farthest(x.to(DEVICE), torch.zeros(2, dtype=torch.int64, device=DEVICE), 130)
+    assert samples.sort(1).values.tolist() == [list(range(130))] * 2
+
+
+def test_shapes_of_launches() -> None:
+    for itemsize in (4, 8):
+        for points in range(1, 70_000, 97):
+            warps, chunk, chunks = launches.shape(points, itemsize)
+            assert chunk == 32 * warps * launches.POINTS_A_LANE
+            assert chunks == 0 or (chunks - 1) * chunk < points <= chunks * chunk
+            assert chunks * launches.POINTS_A_LANE * itemsize <= launches.REGISTERS
+    assert launches.shape(10_000, 4) == (16, 2048, 5)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="the public function takes the kernel on CUDA")
+def test_public_function_takes_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    farthest = launches.farthest
+
+    def counted(positions: Tensor, first: Tensor, count: int) -> Tensor:
+        calls.append(count)
+        return farthest(positions, first, count)
+
+    monkeypatch.setattr(launches, "farthest", counted)
+    x = random_cloud(2, 300)
+    torch.testing.assert_close(farthest_point_sample(x.to(DEVICE), 30).cpu(), farthest_point_sample(x, 30))
+    assert calls == [30]
