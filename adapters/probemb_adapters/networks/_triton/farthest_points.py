@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 POINTS_A_LANE = 4  # of a chunk: loads of 16 bytes
-REGISTERS = 96  # of 128 that a lane has with 16 warps; x, y, z and d of each of its points take one each
+REGISTERS = 80  # of 128 that a lane has with 16 warps, for x, y, z and d of each of its points
 
 
 @triton.jit
@@ -97,7 +97,7 @@ def in_memory_kernel(planes, distance, first, samples, plane, points, count, CHU
 
 def shape(points: int, itemsize: int) -> tuple[int, int, int]:
     """Warps, points of a chunk, and chunks, 0 where they do not fit the registers."""
-    warps = 4 if points <= 1024 else 8 if points <= 4096 else 16
+    warps = 4 if points * itemsize <= 2**12 else 8 if points * itemsize <= 2**14 else 16
     chunk = 32 * warps * POINTS_A_LANE
     chunks = triton.cdiv(points, chunk)
     return warps, chunk, chunks if chunks * POINTS_A_LANE * itemsize <= REGISTERS else 0
