@@ -65,7 +65,7 @@ def test_torch_takes_the_same_samples(
     x = lattice(3, 3_000, dtype, 0.0).to(device)
     first = torch.tensor([0, 17, 2_999], device=device)
     by_kernel = all_clouds.farthest(x, first, 300)
-    monkeypatch.setattr(all_clouds, "kernel_runs_on", lambda device: False)
+    monkeypatch.setattr(all_clouds, "kernels_run_on", lambda device: False)
     assert_close(all_clouds.farthest(x, first, 300), by_kernel)
 
 
@@ -73,7 +73,7 @@ def test_the_public_function_takes_the_kernel(device: torch.device) -> None:
     x = lattice(2, 3_000, torch.float32, 0.0).to(device)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        all_clouds.kernel_runs_on.cache_clear()
+        all_clouds.kernels_run_on.cache_clear()
         farthest_point_sample(x, 300)
     assert kernels(lambda: farthest_point_sample(x, 300)) < 30
 

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from probemb_adapters.networks._squares import covariance_of, in_all_clouds, squared_distance, squared_norm
 
+MOST_NEAREST = 8  # of the Triton kernel, which keeps them in registers
 OLDEST_TRITON = (3, 3)  # for which the kernels are compiled and tested
 
 
 def farthest(positions: Tensor, first: Tensor, count: int) -> Tensor:
     """Farthest points (B, count) from positions (B, N, 3) and the first samples (B,)."""
-    if positions.is_cuda and kernel_runs_on(positions.device):
+    if positions.is_cuda and kernels_run_on(positions.device):
         from probemb_adapters.networks._triton.farthest_points import farthest as by_kernel
 
         return by_kernel(positions, first, count)
@@ -40,12 +41,12 @@ def farthest(positions: Tensor, first: Tensor, count: int) -> Tensor:
 
 
 @functools.cache
-def kernel_runs_on(device: torch.device) -> bool:
-    """Whether farthest points go to the Triton kernel; says once a device why they do not."""
+def kernels_run_on(device: torch.device) -> bool:
+    """Whether the Triton kernels are taken there; says once why they are not."""
     lack = _lack(device)
     if lack is not None:
         warnings.warn(
-            f"farthest-point sampling on {device} takes several launches a sample instead of one in all: {lack}",
+            f"geometry of point clouds on {device} is in plain torch, many times slower than its kernels: {lack}",
             stacklevel=2,
         )
     return lack is None
@@ -53,10 +54,10 @@ def kernel_runs_on(device: torch.device) -> bool:
 
 def _lack(device: torch.device) -> str | None:
     if torch.version.cuda is None:
-        return "its kernel is for NVIDIA GPUs"
+        return "they are for NVIDIA GPUs"
     capability = torch.cuda.get_device_capability(device)
     if capability < (8, 0):
-        return f"its kernel needs compute capability 8.0, and this GPU has {capability[0]}.{capability[1]}"
+        return f"they need compute capability 8.0, and this GPU has {capability[0]}.{capability[1]}"
     try:
         import triton
     except ImportError:
@@ -68,6 +69,10 @@ def _lack(device: torch.device) -> str | None:
 
 def balls(centers: Tensor, positions: Tensor, radius: float, count: int, tile: int) -> Tensor:
     """The first points in each ball: (B, M, 3), (B, N, 3) -> (B, M, count)."""
+    if centers.is_cuda and kernels_run_on(centers.device):
+        from probemb_adapters.networks._triton.balls import balls as by_kernel
+
+        return by_kernel(centers, positions, radius, count)
     planes = positions.permute(2, 0, 1).contiguous()
     return torch.cat([_balls(some, planes, radius, count) for some in _steps(centers, planes, tile)], 1)
 
@@ -86,6 +91,10 @@ def _balls(centers: Tensor, planes: Tensor, radius: float, count: int) -> Tensor
 
 def nearest(queries: Tensor, positions: Tensor, k: int, tile: int) -> tuple[Tensor, Tensor]:
     """Squared distances and indices of the nearest: (B, N, 3), (B, M, 3) -> (B, N, k) twice."""
+    if queries.is_cuda and k <= MOST_NEAREST and kernels_run_on(queries.device):
+        from probemb_adapters.networks._triton.nearest import nearest as by_kernel
+
+        return by_kernel(queries, positions, k)
     planes = positions.permute(2, 0, 1).contiguous()
     found = [_nearest(some, planes, k) for some in _steps(queries, planes, tile)]
     squares, indices = zip(*found, strict=True)
@@ -106,10 +115,10 @@ def _nearest(queries: Tensor, planes: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def covariance(positions: Tensor, radius: float, count: int, tile: int) -> Tensor:
     """Of the neighbours of each point: (B, N, 3) -> (B, N, 6)."""
-    planes = positions.permute(2, 0, 1).contiguous()
-    columns, parts = planes.flatten(1), []
-    for some in _steps(positions, planes, tile):
-        rows = in_all_clouds(_balls(some, planes, radius, count), planes.shape[2])
+    columns, parts = positions.flatten(0, 1).t().contiguous(), []
+    size = max(1, tile // (8 * len(positions) * count))  # about as many numbers a neighbour are held
+    for some in torch.split(positions, size, 1):
+        rows = in_all_clouds(balls(some, positions, radius, count, tile), positions.shape[1])
         parts.append(covariance_of(columns, some, rows, radius))
     return torch.cat(parts, 1)
 

@@ -4,8 +4,7 @@ Each step takes the sample m, then for all points i, in the arithmetic of `_squa
 
     d_i ← min(d_i, |x_i − x_m|²)        m ← argmax_i d_i, of equal ones the lowest index
 
-The fused multiply-adds are written out, as the compiler may choose which of two products it fuses, and another rounding
-is another sample. A lane goes through its points in ascending order and keeps the first of equal ones; among the
+A lane goes through its points in ascending order and keeps the first of equal ones; among the
 lanes the lowest index is chosen in a second reduction.
 """
 
@@ -19,14 +18,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from probemb_adapters.networks._triton.squares import squared_norm
+
 POINTS_A_LANE = 4  # of a chunk: loads of 16 bytes
 REGISTERS = 80  # of 128 that a lane has with 16 warps, for x, y, z and d of each of its points
 
 
 @triton.jit
 def _square(x, y, z, xs, ys, zs, sample):
-    dx, dy, dz = x - tl.load(xs + sample), y - tl.load(ys + sample), z - tl.load(zs + sample)
-    return tl.fma(dz, dz, tl.fma(dy, dy, dx * dx))
+    return squared_norm(x - tl.load(xs + sample), y - tl.load(ys + sample), z - tl.load(zs + sample))
 
 
 @triton.jit

@@ -1,7 +1,7 @@
-"""Farthest-point sampling in Triton against torch on CPU: equal indices, also where distances tie or rounding decides.
+"""The Triton kernels of PointNet++'s geometry against the CPU's way: equal, also where rounding decides.
 
 On a machine with a GPU these run there (`make gpu`), elsewhere in Triton's interpreter:
-tests/adapters/test_farthest_points.py starts them in a process of their own.
+tests/adapters/test_geometry_kernels.py starts them in a process of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from probemb_adapters.networks import _by_cloud as by_cloud
 from probemb_adapters.networks._triton import farthest_points as launches
+from probemb_adapters.networks._triton.balls import balls
+from probemb_adapters.networks._triton.nearest import nearest
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FEW = DEVICE == "cpu"  # samples, as the interpreter takes milliseconds for each
@@ -121,3 +123,74 @@ def test_shapes_of_launches() -> None:
             assert chunks == 0 or (chunks - 1) * chunk < points <= chunks * chunk
             assert chunks * launches.POINTS_A_LANE * itemsize <= launches.REGISTERS
     assert launches.shape(10_000, 4) == (16, 2048, 5)
+
+
+# --- ball query ---
+
+
+def check_balls(centers: Tensor, x: Tensor, radius: float, count: int) -> Tensor:
+    index = balls(centers.to(DEVICE), x.to(DEVICE), radius, count).cpu()
+    torch.testing.assert_close(index, by_cloud.balls(centers, x, radius, count, 2**18))
+    return index
+
+
+@DTYPES
+@pytest.mark.parametrize("shift", [0.0, 30.0])
+def test_balls(shift: float, dtype: torch.dtype) -> None:
+    x = lattice(1, 100 if FEW else 3_000, dtype, shift)
+    check_balls(x[:, :33], x, 0.07 * 5, 3)  # 3, 4, 0 in steps
+    check_balls(x[:, :30] + torch.tensor([0.0, 0.003, 0.0], dtype=dtype), x, 0.15, 2)  # some are empty
+
+
+@DTYPES
+@pytest.mark.parametrize("points", [1, 9, 34])
+def test_balls_with_ties_and_duplicates(points: int, dtype: torch.dtype) -> None:
+    x = grid(3, points, dtype, 1)
+    centers = x[:, : 1 + points // 2].contiguous()
+    centers[1] += 0.5
+    centers[2, 0] += 9  # empty
+    for radius, count in ((0.5, 1), (1.0, 5), (3.0, 70)):
+        check_balls(centers, x, radius, count)
+
+
+def test_balls_of_large_radius() -> None:
+    x = random_cloud(1, 20)
+    assert (check_balls(x, x, 1e30, 25)[0, :, :20] == torch.arange(20)).all()  # its square is infinite in float32
+    check_balls(x * 3e19, x * 3e19, 1e30, 25)
+
+
+# --- nearest neighbours ---
+
+
+def check_nearest(queries: Tensor, x: Tensor, k: int) -> None:
+    ours = nearest(queries.to(DEVICE), x.to(DEVICE), k)
+    for got, expected in zip(ours, by_cloud.nearest(queries, x, k, 2**18), strict=True):
+        torch.testing.assert_close(got.cpu(), expected, rtol=0, atol=0)
+
+
+@DTYPES
+@pytest.mark.parametrize("shift", [0.0, 30.0])
+def test_nearest(shift: float, dtype: torch.dtype) -> None:
+    x = lattice(2, 130 if FEW else 3_000, dtype, shift)
+    check_nearest(x, x[:, :41], 3)
+    check_nearest(x + 0.003, x[:, :40], 1)
+
+
+@DTYPES
+@pytest.mark.parametrize(("points", "k"), [(1, 1), (3, 3), (4, 2), (9, 8), (66, 8)])
+def test_nearest_with_ties_and_duplicates(points: int, k: int, dtype: torch.dtype) -> None:
+    x = grid(3, points, dtype, 1)
+    check_nearest(x[:, :50] + 0.5, x, k)
+    check_nearest(grid(3, 129, dtype, 2), x, k)
+
+
+def test_nearest_where_squares_overflow() -> None:
+    x = torch.tensor([[[3e30, 0, 0], [1, 0, 0], [-3e30, 0, 0], [2e30, 0, 0]]])
+    check_nearest(x[:, 1:2], x, 4)
+
+
+def test_views() -> None:
+    x = random_cloud(2, 90).transpose(1, 2).contiguous().transpose(1, 2)
+    check_balls(x[:, :40:2], x[:, ::2], 0.4, 5)
+    check_nearest(x[:, :40:2], x[:, ::2], 3)
+    check_nearest(x[:1].expand(2, -1, -1), x[:, ::2], 3)
