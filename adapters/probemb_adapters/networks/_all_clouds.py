@@ -1,8 +1,8 @@
 """The geometry of `point_geometry` for all clouds at once: the way on GPUs, in few launches that never wait.
 
-The number of launches depends on the tile alone: distances are tabulated for as many centres, or queries, of each cloud
-as give B·m·N ≤ tile, at least one. A table, its differences and the ranks in it are the only large tensors. Nothing is
-read back. Everything is given checked and without gradient.
+On CUDA one Triton kernel an operation. Without Triton, plain torch: distances are tabulated for as many centres, or
+queries, of each cloud as give B·m·N ≤ tile, at least one, and a table, its differences and the ranks in it are the only
+large tensors. Nothing is read back. Everything is given checked and without gradient.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Nothing here carries a gradient to positions. All runs on CPU and GPU alike and 
 Squared distances alone decide who is nearest, inside or farthest: dx² + dy² + dz² in the dtype of the positions, added
 from the left with one rounding a term, from differences of coordinates, as |x|² - 2xy + |y|² cancels. Of equal ones the
 lowest index comes first. So the answer is that of comparing everything with everything in that arithmetic, ties
-included. On CPU clouds are taken one by one and most comparisons are left out; elsewhere all clouds go at once in few
-launches, and a call waits for the device once, to see that values are finite.
+included. On CPU clouds are taken one by one and most comparisons are left out; elsewhere all clouds go at once, on CUDA
+in a Triton kernel an operation, and a call waits for the device once, to see that values are finite.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def ball_query(
         positions: (B, N, 3).
         radius: > 0, in the unit of the positions.
         count: number of neighbours, ≥ 1.
-        tile: about the most distances held at once; by default 1 MB of float32 on CPU (cache), 64 MB elsewhere.
+        tile: about the most distances held at once; by default 1 MB of float32 on CPU (cache), 64 MB elsewhere,
+            of all clouds together. The Triton kernels hold none.
 
     Returns:
         Indices into N, shape (B, M, count), int64, ascending up to the repetitions.
