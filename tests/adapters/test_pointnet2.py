@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import copy
+import sys
+import types
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +20,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from probemb_adapters.networks import _all_clouds as all_clouds
+from probemb_adapters.networks import _by_cloud as by_cloud
 from probemb_adapters.networks import point_geometry, pointnet2
 from probemb_adapters.networks.pointnet2 import (
     PointNet2,
@@ -132,25 +141,166 @@ def test_ties_and_near_ties(dtype: torch.dtype, shift: float) -> None:
         assert decided > 0, "float32 must decide somewhere otherwise than exact numbers would"
 
 
+# --- all clouds at once, as on a GPU, against cloud by cloud ---
+
+
 @pytest.mark.parametrize(("dtype", "shift"), CLOSE)
-def test_devices_agree(dtype: torch.dtype, shift: float) -> None:
-    """What other devices than the CPU run gives the same there."""
+@pytest.mark.parametrize("tile", [1, 5_000, 2**24])
+def test_all_clouds_at_once(tile: int, dtype: torch.dtype, shift: float) -> None:
     x = lattice_clouds(500, dtype=dtype, shift=shift)
     first = torch.tensor([3, 0])
-    assert_close(point_geometry._farthest(x, first, 90), point_geometry._farthest_on_cpu(x, first, 90))
+    samples = all_clouds.farthest(x, first, 90)
+    assert_close(samples, by_cloud.farthest(x, first, 90))
+    centers = x.gather(1, samples[..., None].expand(-1, -1, 3))
+    for points in (centers, centers + 0.003, centers + 5):  # each with a neighbour, or some, or none in reach
+        for radius in (0.15, 0.07 * 5):
+            expected = by_cloud.balls(points, x, radius, 9, 2**18)
+            assert_close(all_clouds.balls(points, x, radius, 9, tile), expected)
+        for ours, theirs in zip(
+            all_clouds.nearest(x, points, 4, tile), by_cloud.nearest(x, points, 4, 2**18), strict=True
+        ):
+            assert_close(ours, theirs, rtol=0, atol=0)
+    spread = by_cloud.covariance(x, 0.15, 12, 2**18)
+    assert_close(all_clouds.covariance(x, 0.15, 12, tile), spread, rtol=1e-5, atol=1e-6)
+
+
+@given(grid_clouds(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_all_clouds_at_once_with_ties(x: Tensor, data: st.DataObject) -> None:
+    batch, points, _ = x.shape
+    count, k, slots = (data.draw(st.integers(1, most)) for most in (points, points, points + 9))
+    radius, tile = data.draw(st.sampled_from([0.5, 1.0, 2.0, 3.0])), data.draw(st.integers(1, 5_000))
+    first = data.draw(st.integers(0, points - 1)) * torch.ones(batch, dtype=torch.int64)
+    assert_close(all_clouds.farthest(x, first, count), by_cloud.farthest(x, first, count))
+    queries = x[:, :10] + data.draw(st.sampled_from([0.0, 0.5, 7.0]))
+    expected = by_cloud.balls(queries, x, radius, slots, tile)
+    assert_close(all_clouds.balls(queries, x, radius, slots, tile), expected)
+    expected_square, expected = by_cloud.nearest(queries, x, k, tile)
+    square, index = all_clouds.nearest(queries, x, k, tile)
+    assert_close(square, expected_square, rtol=0, atol=0)
+    assert_close(index, expected)
+    spread = by_cloud.covariance(x, radius, slots, tile)
+    assert_close(all_clouds.covariance(x, radius, slots, tile), spread, rtol=1e-5, atol=1e-6)
+
+
+def test_nearest_where_squares_overflow() -> None:
+    x = torch.tensor([[[3e30, 0, 0], [1, 0, 0], [-3e30, 0, 0], [2e30, 0, 0]]])
+    square, index = all_clouds.nearest(x[:, 1:2], x, 4, 100)
+    assert index.tolist() == [[[1, 0, 2, 3]]]
+    assert_close(square[0, 0, 1:], torch.full((3,), torch.finfo(torch.float32).max))
+    for ours, theirs in zip(by_cloud.nearest(x[:, 1:2], x, 4, 100), (square, index), strict=True):
+        assert_close(ours, theirs, rtol=0, atol=0)
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations, views excepted: about the launches there would be on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.count[func._schema.name] += 1
+        return func(*args, **(kwargs or {}))
+
+    def read_back(self) -> int:
+        """Operations for which the host waits."""
+        names = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal")
+        return sum(self.count[name] for name in names)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(point_geometry, "by_cloud", all_clouds)
+    for module in (point_geometry, pointnet2):
+        monkeypatch.setattr(module, "tile_size", lambda tile, device: tile or 2**24)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_operations_do_not_grow_with_the_clouds() -> None:
+    calls: dict[str, Callable[[Tensor], object]] = {
+        "farthest_point_sample": lambda x: farthest_point_sample(x, 40),
+        "ball_query": lambda x: ball_query(x[:, :70], x, 0.3),
+        "nearest_neighbors": lambda x: nearest_neighbors(x, x[:, :70], 3),
+        "interpolate": lambda x: interpolate(x, x[:, :70], x[:, :70]),
+        "local_covariance": lambda x: local_covariance(x, 0.3),
+        "PointNet2": PointNet2(width=1 / 16),
+    }
+    for name, call in calls.items():
+        counts = []
+        for clouds in (4, 16):
+            with Operations() as operations:
+                call(cloud(clouds, 150))
+            assert operations.read_back() == 1, f"{name} waits for more than the check that values are finite"
+            counts.append(operations.count)
+        assert counts[0] == counts[1], name
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_network_with_all_clouds_at_once(momentum: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = random_norms(PointNet2(width=1 / 16)).double()
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            norm.momentum = momentum
+    other = copy.deepcopy(net)
+    x = lattice_clouds(700, dtype=torch.float64)
+    out = net(x)
+    monkeypatch.undo()
+    assert_close(out, other(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "capability", "version", "lack"),
+    [
+        ("12.8", (8, 0), "3.3.1", None),
+        ("13.0", (9, 0), "3.10.0", None),
+        (None, (9, 0), "3.6.0", "for NVIDIA GPUs"),
+        ("12.8", (7, 5), "3.6.0", "need compute capability 8.0, and this GPU has 7.5"),
+        ("12.8", (8, 0), "3.2.0", r"Triton 3.2.0 is too old; pip install 'triton>=3.3'"),
+        ("12.8", (8, 0), None, "Triton is missing; pip install triton"),
+    ],
+)
+def test_where_the_kernel_runs(
+    cuda: str | None,
+    capability: tuple[int, int],
+    version: str | None,
+    lack: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Elsewhere one warning says what to do."""
+    triton = None if version is None else types.SimpleNamespace(__version__=version)
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    all_clouds.kernels_run_on.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert [all_clouds.kernels_run_on(torch.device("cuda", 0)) for _ in range(2)] == [lack is None] * 2
+    all_clouds.kernels_run_on.cache_clear()
+    assert len(caught) == (lack is not None)
+    if lack is not None:
+        assert lack in str(caught[0].message)
+
+
+@pytest.mark.parametrize(("dtype", "shift"), CLOSE)
+def test_comparisons_left_out_on_cpu(dtype: torch.dtype, shift: float) -> None:
+    """Patches and trees give what all distances give."""
+    x = lattice_clouds(500, dtype=dtype, shift=shift)
     queries = x[0, :300] + 0.003
     planes = x[1].t().contiguous()
     limit = torch.tensor(0.15**2, dtype=dtype)
     for tile in (1, 5_000, 2**18):
-        by_patch = point_geometry._first_inside_by_patch(queries, planes, limit, 3, tile)
-        index, found = point_geometry._first_inside(queries, planes, limit, 3, tile)
+        by_patch = by_cloud._first_inside_by_patch(queries, planes, limit, 3, tile)
+        index, found = by_cloud._first_inside(queries, planes, limit, 3, tile)
         assert 0 in found
         assert bool((found >= 3).any())
         assert_close(by_patch[0][found > 0], index[found > 0])
         assert_close(by_patch[1].clamp(max=3), found.clamp(max=3))
         for ours, all_pairs in zip(
-            point_geometry._nearest(queries, planes, 4, tile),
-            point_geometry._least(queries, planes, 4, tile),
+            by_cloud._nearest(queries, planes, 4, tile),
+            by_cloud._least(queries, planes, 4, tile),
             strict=True,
         ):
             assert_close(ours, all_pairs, rtol=0, atol=0)
@@ -159,7 +309,7 @@ def test_devices_agree(dtype: torch.dtype, shift: float) -> None:
 def test_many_clouds_are_sampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     x = cloud(5, 60)
     expected = farthest_point_sample(x, 20)
-    monkeypatch.setattr(point_geometry, "CACHED", 130)  # two clouds at a time
+    monkeypatch.setattr(by_cloud, "CACHED", 130)  # two clouds at a time
     assert_close(farthest_point_sample(x, 20), expected)
 
 

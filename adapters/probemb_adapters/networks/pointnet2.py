@@ -20,11 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from probemb_adapters.networks._squares import in_all_clouds
 from probemb_adapters.networks.point_geometry import (
     ball_query,
+    balls,
+    carry,
     checked_positions,
+    farthest,
     farthest_point_sample,
-    in_all_clouds,
     interpolate,
     local_covariance,
     nearest_neighbors,
@@ -85,19 +88,21 @@ class PointNet2(nn.Module):
         """
         positions = checked_positions(positions, "positions")
         self._check_features(features, positions)
-        samples = farthest_point_sample(positions, min(512, positions.shape[1]))
+        start = torch.zeros(len(positions), dtype=torch.int64, device=positions.device)
+        samples = farthest(positions, start, min(512, positions.shape[1]))
         centers1 = positions.gather(1, samples[..., None].expand(-1, -1, 3))
         centers2 = centers1[:, :128]  # of farthest-point samples, the first are the farthest-point samples
 
+        tile = tile_size(None, positions.device)
         features1 = _abstract(self.sa1, centers1, 0.2, positions, features)
         features2 = _abstract(self.sa2, centers2, 0.4, centers1, features1)
         whole = self.sa3.pool(self.sa3.first(centers2, self.sa3.project(features2)))[:, None]  # (B, 1, 1024)
 
         carried = self.fp3.project(whole).expand(-1, centers2.shape[1], -1)
         features2 = self.fp3(self.fp3.first(features2, carried))
-        carried = interpolate(centers1, centers2, self.fp2.project(features2))
+        carried = carry(centers1, centers2, self.fp2.project(features2), 3, tile)
         features1 = self.fp2(self.fp2.first(features1, carried))
-        carried = interpolate(positions, centers1, self.fp1.project(features1))
+        carried = carry(positions, centers1, self.fp1.project(features1), 3, tile)
         direct = positions if features is None else torch.cat([positions, features.to(positions.dtype)], -1)
         out: Tensor = self.fp1(self.fp1.first(direct, carried))
         return out
@@ -118,7 +123,8 @@ class PointNet2(nn.Module):
 
 def _abstract(mlp: _SharedMLP, centers: Tensor, radius: float, positions: Tensor, features: Tensor | None) -> Tensor:
     """Set abstraction: for each centre the maximum of the MLP over the points of its ball, (B, M, C)."""
-    rows = in_all_clouds(ball_query(centers, positions, radius), positions.shape[1])  # (B, M, S)
+    index = balls(centers, positions, radius, 64, tile_size(None, positions.device))
+    rows = in_all_clouds(index, positions.shape[1])  # (B, M, S)
     offsets = F.embedding(rows, positions.flatten(0, 1)) - centers[:, :, None]  # (B, M, S, 3)
     # The map of the features is taken before they are gathered: once a point, not once a neighbour.
     carried = None if features is None else F.embedding(rows, mlp.project(features).flatten(0, 1))
@@ -195,7 +201,7 @@ def _linear_norm_relu_max(x: Tensor, linear: nn.Linear, norm: nn.BatchNorm1d, gr
         top, mean, variance = _MaxAndMoments.apply(z)
         with torch.no_grad():
             steps += 1
-            rate = 1 / int(steps) if norm.momentum is None else norm.momentum
+            rate = steps.to(mean.dtype).reciprocal() if norm.momentum is None else norm.momentum
             running_mean.lerp_(mean * sign, rate)
             running_var.lerp_(variance * (len(x) / (len(x) - 1)), rate)
     else:
