@@ -86,7 +86,7 @@ class TrainingSettings:
         if unknown := sorted(stored.keys() - hints.keys()):
             raise ValueError(
                 f"unknown settings {', '.join(unknown)}: of another kind of model, or of a newer version of this "
-                "library, which reads it"
+                "library: update it to read the file"
             )
         if missing := [name for name in cls.REQUIRED if name not in stored]:
             raise ValueError(f"expected the settings {', '.join(cls.REQUIRED)}, got none of {', '.join(missing)}")
