@@ -13,6 +13,7 @@ from probemb_lib.gaussian import GaussianEmbedding
 MAX_LOG_STD = 300.0
 MAX_MEAN = 1e150
 MIN_THRESHOLD = 1e-50
+TIE = 1e-13  # of ln κ, for each dimension and unit of 1 − ln τ: 25 times the rounding errors in float64
 
 
 def best_foreground(probabilities: Tensor, background: int | None) -> tuple[Tensor, Tensor]:
@@ -35,6 +36,16 @@ def check_threshold(threshold: float, name: str = "threshold") -> None:
     """
     if not MIN_THRESHOLD <= threshold <= 1:
         raise ValueError(f"expected {name} in (0, 1], at least {MIN_THRESHOLD}, got {threshold}")
+
+
+def log_threshold(threshold: float, dim: int) -> float:
+    """What ln κ of Gaussians of dimension D, in float64, must reach: ln τ − 1e-13 D (1 − ln τ).
+
+    The difference is many times what formulas and libraries differ by when they round, so that κ = τ always joins, and
+    all ways of computing κ find the same labels.
+    """
+    log_tau = math.log(threshold)
+    return log_tau - TIE * dim * (1 - log_tau)
 
 
 def check_limits(min_score: float, min_points: int) -> None:

@@ -32,8 +32,8 @@ from probemb_lib.clustering._rounds import greedy_rounds
 DATA = TEST_DATA / "greedy_clustering"
 CASES = [f"case_{i:02}" for i in range(8)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-# No decision of a drawn problem is nearer to τ than this: ln κ in float64 is off by some 1e-15.
-MARGIN = 1e-10
+# No decision of a drawn problem is nearer to its limit than this share of the distance to κ = τ. Rounding takes 0.1.
+MARGIN = 0.3
 
 
 def greedy_plain(
@@ -461,6 +461,83 @@ def test_next_to_the_threshold(dim: int, tau: float, spread: float, shift: float
         assert 100 < expected.sum() + len(expected) < len(expected) - 100
         in_float32 = log_bhattacharyya(x, x.select(torch.tensor([0])))[:, 0] >= math.log(tau)
         assert not torch.equal(in_float32, torch.from_numpy(expected == 0))  # so float64 must have decided
+
+
+# --- κ exactly τ ---
+
+WAYS: dict[str, Callable[[], Any]] = {"scan": nullcontext, "index": index_at_once, "rounds": in_rounds}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("delta", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_kappa_is_tau(dim: int, delta: float, way: str) -> None:
+    """With σ = 1, ln κ = −Δ²/8: κ = τ joins, whichever side of it τ is rounded to. A millionth below does not."""
+    mean = torch.zeros(3, dim)
+    mean[1:, -1] = torch.tensor([delta, -delta])
+    x, p = GaussianEmbedding(mean, torch.zeros(3, 1)), torch.tensor([[0.9], [0.5], [0.5]])
+    tau = math.exp(-(delta**2) / 8)
+    for threshold in (tau, math.nextafter(tau, 1), math.nextafter(tau, 0)):
+        for dtype in (torch.float32, torch.float64):
+            with WAYS[way]():
+                equal(greedy_cluster(x.to(dtype=dtype), p, background=None, threshold=threshold).label, [0, 0, 0])
+    with WAYS[way]():
+        found = greedy_cluster(x, p, background=None, threshold=tau * (1 + 1e-6))
+    equal(found.label, [0, 1, 2])
+
+
+def at_distance(dim: int, n: int, tau: float, excess: float) -> tuple[GaussianEmbedding, Tensor]:
+    """The first point is the seed; ln κ of the others with it is ln τ + excess but for rounding."""
+    rng = np.random.default_rng(dim)
+    log_std = rng.normal(size=(n, dim)) * 0.3
+    shape = 0.5 * np.log(np.cosh(log_std - log_std[0])).sum(1)
+    slack = -math.log(tau) - excess - shape
+    log_std[slack < 0], shape[slack < 0] = log_std[0], 0
+    slack = -math.log(tau) - excess - shape
+    variance = np.exp(2 * log_std) + np.exp(2 * log_std[0])
+    direction = rng.normal(size=(n, dim))
+    mean = direction * np.sqrt(4 * slack / (direction**2 / variance).sum(1))[:, None]
+    mean[0] = 0
+    score = torch.full((n, 1), 0.1, dtype=torch.float64)
+    score[0] = 0.9
+    return GaussianEmbedding(torch.from_numpy(mean), torch.from_numpy(log_std)), score
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tau", [1e-12, 0.05, 0.35, 0.9])
+@pytest.mark.parametrize("dim", [1, 2, 3, 6])
+def test_random_gaussians_with_kappa_tau(dim: int, tau: float, way: str) -> None:
+    """All are members; three times as far below τ as the rule goes, none is."""
+    step = 1e-13 * dim * (1 - math.log(tau))
+    x, score = at_distance(dim, 2000, tau, 0.0)
+    exact = log_kappa(x.mean.numpy(), x.log_std.numpy(), 0)
+    assert (exact[1:] < math.log(tau)).mean() > 0.1  # rounding alone would part them
+    with WAYS[way]():
+        equal(greedy_cluster(x, score, background=None, threshold=tau, min_score=0.5).label, [0] * 2000)
+    x, score = at_distance(dim, 2000, tau, -3 * step)
+    with WAYS[way]():
+        found = greedy_cluster(x, score, background=None, threshold=tau, min_score=0.5)
+    equal(found.label, [0] + [-1] * 1999)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_random_pairs_with_tau_their_kappa(dtype: type) -> None:
+    """τ is κ of two of the points, rounded: every way finds the labels of the definition."""
+    rng = np.random.default_rng(1)
+    for dim in (1, 2, 3, 6):
+        for _ in range(100):
+            mean, log_std = rng.normal(size=(2, 12, dim)).astype(dtype) * 0.7
+            score = rng.random((12, 1)).astype(dtype)
+            best = int(score.argmax())
+            other = int(rng.integers(12))
+            tau = min(1.0, math.exp(log_kappa(mean.astype(float), log_std.astype(float), best)[other]))
+            problem = Problem(mean, log_std, score, None, {"threshold": tau, "background": None})
+            expected = problem.expected()
+            assert expected.margin > MARGIN
+            assert expected.label[other] == expected.label[best]
+            for way in WAYS.values():
+                with way():
+                    agree(problem.found(), expected)
 
 
 # --- large problems, and where an index cannot help ---
