@@ -45,7 +45,7 @@ def greedy_rounds(
 
     The host waits for the device R + 3 times. A round settles the first S open points of every part, so that
     R ≤ ⌈n_p / S⌉ for n_p points in the largest part, and never more than the number of instances of a part. In the
-    kernels S is 2,048. In plain torch it is that for one part and 512 for 16, and where a chain of similar candidates
+    kernels S is 1,024. In plain torch it is 2,048 for one part and 512 for 16, and where a chain of similar candidates
     is longer than ``STEPS`` it settles at least that many. Memory: O(n), and in plain torch some tensors of ``PAIRS``
     numbers (or, if larger, one for each part or each seed of a part).
 

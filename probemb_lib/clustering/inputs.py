@@ -88,13 +88,15 @@ def check_clustering(
             raise ValueError(f"expected batch ({n},) on {x.mean.device}, got {tuple(batch.shape)} on {batch.device}")
         if batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool:
             raise TypeError(f"batch: expected integers, got {batch.dtype}")
-        if n and int(batch.min()) < 0:
-            raise ValueError(f"expected cloud numbers >= 0 in batch, got {int(batch.min())}")
+    if n == 0:
+        return
     limits = {"mean": MAX_MEAN, "log_std": MAX_LOG_STD, "probabilities": math.inf}
-    for (name, limit), t in zip(limits.items(), (*x, probabilities), strict=True):
-        if n == 0:
-            break
-        low, high = (float(v) for v in t.aminmax())  # NaN if there is one
+    values = (*x, probabilities)
+    ends = [end for t in values for end in t.aminmax()]  # NaN if there is one
+    lowest, *ends = torch.stack([ends[0] if batch is None else batch.min(), *ends]).tolist()  # the only read-back
+    if batch is not None and lowest < 0:
+        raise ValueError(f"expected cloud numbers >= 0 in batch, got {int(batch.min())}")
+    for (name, limit), t, low, high in zip(limits.items(), values, ends[::2], ends[1::2], strict=True):
         if not (-limit <= low and high <= limit and math.isfinite(low) and math.isfinite(high)):
             row = int((~(t.abs() <= limit) | t.isinf()).any(dim=1).nonzero()[0])
             within = "" if limit == math.inf else f" within ±{limit:g}"
