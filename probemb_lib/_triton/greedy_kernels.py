@@ -57,7 +57,7 @@ def _compare(x, s, seed, log_tau, D: tl.constexpr, DOUBLE: tl.constexpr):
             ratio *= ((2 * std) * s[d]) * r
     if DOUBLE:
         reaches = 0.5 * tl.log(ratio) - 0.25 * q >= log_tau
-        unsure = reaches & False
+        unsure = reaches  # not asked for
     else:
         log_tau = log_tau.to(tl.float32)
         rounding = ROUNDING * (9.0 * D - log_tau * (16.0 + D))
