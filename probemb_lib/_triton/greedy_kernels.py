@@ -26,7 +26,7 @@ import triton.language as tl
 
 ROUNDING = tl.constexpr(4 * 2.0**-23)
 MAX_MEAN = tl.constexpr(1e18)  # in float32, whose range squares must not leave
-MAX_LOG_STD = tl.constexpr(20.0)
+MAX_LOG_STD = tl.constexpr(30.0)  # beside the squares of such σ, what Δ² loses by underflow is nothing
 LOG2_E = tl.constexpr(1.4426950408889634)
 NONE = tl.constexpr(2**31 - 2)  # of the seeds
 

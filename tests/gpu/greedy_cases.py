@@ -185,9 +185,9 @@ def test_extreme_numbers(tau: float, dtype: type, monkeypatch: pytest.MonkeyPatc
     """Squares that float32 lacks, and all that the checks of the input let through."""
     sized(monkeypatch, 4)
     far, wide = (1e150, 300.0) if dtype == np.float64 else (1e38, 300.0)
-    mean = np.array([[0, far, -far, 0, far / 1e20, 0, 3, 1e17, 0, 0]]).T.astype(dtype)
-    log_std = np.array([[wide, wide, wide, -wide, wide, 0.5 - wide, 0, 19, 19, 30]]).T.astype(dtype)
-    probabilities = np.linspace(0.9, 0.1, 10)[:, None].astype(dtype)
+    mean = np.array([[0, far, -far, 0, far / 1e20, 0, 3, 1e17, 0, 0, 9e17, 1e-13, 2e-13, 1e-15]]).T.astype(dtype)
+    log_std = np.array([[wide, wide, wide, -wide, wide, 0.5 - wide, 0, 29, 30, 31, 38, -29, -30, -31]]).T.astype(dtype)
+    probabilities = np.linspace(0.9, 0.1, 14)[:, None].astype(dtype)
     problem = Problem(mean, log_std, probabilities, None, {"threshold": tau, "background": None})
     agree(found(problem), problem.expected())
 
