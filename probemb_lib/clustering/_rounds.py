@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from probemb_lib._triton.support import missing, warn_once
+from probemb_lib.twins import missing, warn_once
 from probemb_lib.clustering.inputs import log_threshold
 
 MAX_TWIN_DIM = 8  # of the Triton kernels, which unroll D

@@ -13,7 +13,7 @@ import pytest
 import torch
 from paths import PROJECT
 
-from probemb_lib._triton import support
+from probemb_lib import twins
 from probemb_lib.clustering import _rounds
 
 # Elsewhere Triton has no wheels. Where it has, the extra "dev" installs it, and without it these tests fail.
@@ -53,8 +53,8 @@ class OnCuda:
 @pytest.fixture(autouse=True)
 def forget() -> None:
     """What was found and warned of before."""
-    support.missing.cache_clear()
-    support.warn_once.cache_clear()
+    twins.missing.cache_clear()
+    twins.warn_once.cache_clear()
 
 
 def test_when_the_twin_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +89,8 @@ def test_where_kernels_run(
 ) -> None:
     """Elsewhere one warning says why not, however many calls there are."""
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(support.importlib.util, "find_spec", lambda name: version)
-    monkeypatch.setattr(support.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setattr(twins.importlib.util, "find_spec", lambda name: version)
+    monkeypatch.setattr(twins.importlib.metadata, "version", lambda name: version)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
