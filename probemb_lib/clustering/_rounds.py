@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from probemb_lib.twins import missing, warn_once
 from probemb_lib.clustering.inputs import log_threshold
+from probemb_lib.twins import missing, warn_once
 
 MAX_TWIN_DIM = 8  # of the Triton kernels, which unroll D
 MAX_TWIN_POINTS = 2**31 - 3
