@@ -1,8 +1,9 @@
 """The greedy loop of Eq. 11 for one cloud on a CPU: numpy, with a spatial index once scans have cost as much as one.
 
-Every decision κ ≥ τ is that of ln κ in float64. Most are taken in the dtype of the input: where ln κ is farther from
-ln τ than rounding can bring it, see :class:`_Left`. What is not compared at all is out of reach by a bound that no
-member can exceed. With L = −ln τ, a dimension alone gives Δ² / (4 (σ_i² + σ_s²)) + ½ ln cosh(ln σ_i/σ_s) ≤ L, so
+Every decision κ ≥ τ is that of ln κ in float64, as :func:`~probemb_lib.clustering.inputs.log_threshold` says; below,
+ln τ is that number. Most are taken in the dtype of the input: where ln κ is farther from ln τ than rounding can bring
+it, see :class:`_Left`. What is not compared at all is out of reach by a bound that no member can exceed. With
+L = −ln τ, a dimension alone gives Δ² / (4 (σ_i² + σ_s²)) + ½ ln cosh(ln σ_i/σ_s) ≤ L, so
 
     |ln σ_i − ln σ_s| ≤ arcosh e^{2L}
     Δ² ≤ 4 σ_s² (1 + r²) (L − ½ ln cosh ln r),   r = σ_i/σ_s ≤ (largest σ of the cloud)/σ_s,
@@ -31,6 +32,7 @@ from probemb_lib.clustering.grid import (
     Integers,
     ranges,
 )
+from probemb_lib.clustering.inputs import log_threshold
 
 FIRST_SEEDS = 256  # seeds are ranked in growing chunks: few are needed when instances are large
 COMPARISON = 8  # of a point with a seed costs as much as looking at so many coordinates in a scan
@@ -82,8 +84,8 @@ class _Left:
 
     def __init__(self, mean: AnyFloats, log_std: AnyFloats, group: Integers | None, tau: float) -> None:
         self.given = (mean, log_std)
-        self.log_tau = math.log(tau)
         self.dim, n = mean.shape
+        self.log_tau = log_threshold(tau, self.dim)
         self.columns = np.empty((2 * self.dim, n), np.result_type(mean, log_std))  # μ and σ
         self.columns[: self.dim], self.columns[self.dim :] = mean, log_std
         low, high = self.columns.min(1).astype(np.float64), self.columns.max(1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The greedy loop of Eq. 11 for all clouds at once, in plain torch: many seeds a round, few read-backs to the host.
+"""The greedy loop of Eq. 11 for all clouds at once, on a GPU: many seeds a round, few read-backs to the host.
 
 Only points of one cloud (and class, where these count) compare: such points are a *part*. Within a part the seeds are
 the points that are similar (κ ≥ τ) to no seed before them in the order of scores, and each point belongs to the first
@@ -9,6 +9,9 @@ by a few steps of
 
 which settle at least one more candidate each. Candidates behind one that is still undecided wait for the next round;
 seeds before it take their members.
+
+That is the way in plain torch. On CUDA the kernels of ``probemb_lib._triton.greedy`` settle candidates one seed after
+the other instead, all of them in one launch.
 """
 
 from __future__ import annotations
@@ -19,6 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from probemb_lib.clustering.inputs import log_threshold
+from probemb_lib.twins import missing, warn_once
+
+MAX_TWIN_DIM = 8  # of the Triton kernels, which unroll D
+MAX_TWIN_POINTS = 2**31 - 3
 PAIRS = 1 << 22  # similarities computed at once: each temporary tensor takes 8 bytes a pair
 MAX_CANDIDATES = 2048  # of a part in a round
 STEPS = 12  # chains of similar candidates are rarely longer
@@ -35,13 +43,11 @@ def greedy_rounds(
 ) -> tuple[Tensor, Tensor]:
     """Greedy clustering of n eligible points of any number of clouds, on any device.
 
-    The host waits for the device R + 3 times, and up to three times more to number clouds and groups. A round settles
-    the first S open points of every part (S is 2,048 for one part, 512 for 16), so that R ≤ ⌈n_p / S⌉ for n_p points in
-    the largest part; where a chain of similar candidates is longer than ``STEPS`` it settles at least that many. R is
-    never more than the number of instances of a part. Memory: O(n), and some tensors of ``PAIRS`` numbers (or, if
-    larger, one for each part or each seed of a part).
-
-    Written for CUDA, and tested with tensors on a CPU: no run on a GPU has been made.
+    The host waits for the device R + 3 times. A round settles the first S open points of every part, so that
+    R ≤ ⌈n_p / S⌉ for n_p points in the largest part, and never more than the number of instances of a part. In the
+    kernels S is 1,024. In plain torch it is 2,048 for one part and 512 for 16, and where a chain of similar candidates
+    is longer than ``STEPS`` it settles at least that many. Memory: O(n), and in plain torch some tensors of ``PAIRS``
+    numbers (or, if larger, one for each part or each seed of a part).
 
     Args:
         mean, log_std: (n, D).
@@ -58,17 +64,26 @@ def greedy_rounds(
     if n == 0:
         none = torch.zeros(0, dtype=torch.int64, device=mean.device)
         return none, none
-    part, parts = _parts(cloud, group, score)
+    keys = [key for key in (group, cloud) if key is not None]
     order = score.argsort(descending=True, stable=True)
-    order = order[part[order].argsort(stable=True)]
-    points = _Points(part[order], parts, mean[order].double(), log_std[order].double().exp(), tau)
-    owner = points.cluster((score >= min_score)[order])  # n: none
+    for key in keys:
+        order = order[key[order].argsort(stable=True)]
+    part, ptr = _parts([key[order] for key in keys], n, score.device)
+    could_seed = (score >= min_score)[order]
+    log_tau = log_threshold(tau, mean.shape[1])
+    if _has_twin(mean):
+        from probemb_lib._triton.greedy import first_similar_seeds
 
-    is_seed = owner == torch.arange(n, device=owner.device)
-    seed = order[is_seed.nonzero().squeeze(1)].sort().values
-    seed = seed[score[seed].argsort(descending=True, stable=True)]
-    if cloud is not None:
-        seed = seed[cloud[seed].argsort(stable=True)]
+        owner = first_similar_seeds(mean, log_std, order, part, ptr, could_seed, log_tau)
+    else:
+        owner = _Points(part, ptr, mean[order].double(), log_std[order].double().exp(), log_tau).cluster(could_seed)
+
+    seed = order[(owner == torch.arange(n, device=owner.device)).nonzero().squeeze(1)]
+    if group is not None:  # by cloud and score
+        seed = seed.sort().values
+        seed = seed[score[seed].argsort(descending=True, stable=True)]
+        if cloud is not None:
+            seed = seed[cloud[seed].argsort(stable=True)]
     number = torch.full((n + 1,), -1, dtype=torch.int64, device=owner.device)
     number[seed] = torch.arange(seed.numel(), device=owner.device)
     label = torch.empty_like(order)
@@ -76,32 +91,39 @@ def greedy_rounds(
     return label, seed
 
 
-def _parts(cloud: Tensor | None, group: Tensor | None, score: Tensor) -> tuple[Tensor, int]:
-    """The part of each point, and how many there are."""
-    part, parts = torch.zeros(score.shape, dtype=torch.int64, device=score.device), 1
-    for key in (cloud, group):
-        if key is not None:
-            values, number = torch.unique(key, return_inverse=True)
-            part, parts = part * len(values) + number, parts * len(values)
-    if parts > 1 and group is not None and cloud is not None:  # pairs that do not occur are no parts
-        values, part = torch.unique(part, return_inverse=True)
-        parts = len(values)
-    return part, parts
+def _has_twin(mean: Tensor) -> bool:
+    if not mean.is_cuda or torch.compiler.is_compiling():
+        return False
+    (n, dim), reason = mean.shape, missing(mean.device)
+    if reason is None and dim > MAX_TWIN_DIM:
+        reason = f"those of greedy_cluster are for embeddings of up to {MAX_TWIN_DIM} dimensions, got {dim}"
+    if reason is None and n > MAX_TWIN_POINTS:
+        reason = f"those of greedy_cluster are for up to {MAX_TWIN_POINTS} points, got {n}"
+    if reason is not None:
+        warn_once(reason)
+    return reason is None
+
+
+def _parts(keys: list[Tensor], n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The part of each point, and where the parts begin, n at the end; points with equal keys lie together."""
+    if not keys:
+        return torch.zeros(n, dtype=torch.int64, device=device), torch.arange(2, device=device) * n
+    first = torch.ones(n, dtype=torch.bool, device=device)
+    first[1:] = torch.stack([key[1:] != key[:-1] for key in keys]).any(0)
+    return first.cumsum(0) - 1, pad(first.nonzero().squeeze(1), (0, 1), value=n)
 
 
 class _Points:
     """Points by part, score and row, and the rounds. Row n stands for none."""
 
-    def __init__(self, part: Tensor, parts: int, mean: Tensor, std: Tensor, tau: float) -> None:
-        self.part, self.parts, self.mean, self.std, self.log_tau = part, parts, mean, std, math.log(tau)
-        self.n = len(part)
-        self.every_part = torch.arange(parts, device=part.device)
+    def __init__(self, part: Tensor, ptr: Tensor, mean: Tensor, std: Tensor, log_tau: float) -> None:
+        self.part, self.ptr, self.mean, self.std, self.log_tau = part, ptr, mean, std, log_tau
+        self.n, self.parts = len(part), len(ptr) - 1
+        self.every_part = torch.arange(self.parts, device=part.device)
 
     def cluster(self, could_seed: Tensor) -> Tensor:
         """The seed of each point (n,), n for none."""
-        start = torch.searchsorted(self.part, self.every_part)
-        end = torch.searchsorted(self.part, self.every_part, right=True)
-        largest = int((end - start).max())
+        largest = int(self.ptr.diff().max())
         count = max(1, min(MAX_CANDIDATES, largest, math.isqrt(PAIRS // self.parts)))
         owner = torch.full((self.n + 1,), self.n, dtype=torch.int64, device=self.part.device)
         left = torch.arange(self.n, device=self.part.device)

@@ -31,8 +31,12 @@ def greedy_cluster(
 
     Seed is the unassigned point with the highest foreground probability; its members are all unassigned points with
     κ(e_i, e_seed) ≥ τ against the seed's own Gaussian; the instance takes the seed's class; and again, until no point
-    is left. Ties: lowest point, then lowest class. κ ≥ τ is decided in float64, so the labels are those of the
-    definition, whichever way they are found.
+    is left. Ties: lowest point, then lowest class. κ ≥ τ is decided in float64 as
+
+        ln κ = Σ_d ½ ln(2 σ_i σ_s / (σ_i² + σ_s²)) − Δ² / (4 (σ_i² + σ_s²))  ≥  ln τ − 1e-13 D (1 − ln τ),
+
+    where the last term is above all rounding errors: points with κ = τ are members, and the labels are the same on
+    every device and whichever way they are found.
 
     Args:
         embedding: N Gaussians.

@@ -141,7 +141,7 @@ def test_ties_and_near_ties(dtype: torch.dtype, shift: float) -> None:
         assert decided > 0, "float32 must decide somewhere otherwise than exact numbers would"
 
 
-# --- all clouds at once, as on a GPU, against cloud by cloud ---
+# --- all clouds at once, as on a GPU, against cloud by cloud
 
 
 @pytest.mark.parametrize(("dtype", "shift"), CLOSE)

@@ -125,7 +125,7 @@ def test_shapes_of_launches() -> None:
     assert launches.shape(10_000, 4) == (16, 2048, 5)
 
 
-# --- ball query ---
+# --- ball query
 
 
 def check_balls(centers: Tensor, x: Tensor, radius: float, count: int) -> Tensor:
@@ -159,7 +159,7 @@ def test_balls_of_large_radius() -> None:
     check_balls(x * 3e19, x * 3e19, 1e30, 25)
 
 
-# --- nearest neighbours ---
+# --- nearest neighbours
 
 
 def check_nearest(queries: Tensor, x: Tensor, k: int) -> None:

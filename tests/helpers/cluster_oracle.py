@@ -16,7 +16,7 @@ class Clusters(NamedTuple):
     score: np.ndarray  # (K,) the seed's probability, dtype of the probabilities
     seed: np.ndarray  # (K,) row of the seed
     batch: np.ndarray  # (K,)
-    margin: float  # smallest |ln κ − ln τ| of any two different Gaussians that were compared; inf if none were
+    margin: float  # smallest distance of ln κ from the limit of any two that were compared, 1 where κ = τ
 
 
 def log_kappa(mean: np.ndarray, log_std: np.ndarray, i: int) -> np.ndarray:
@@ -54,6 +54,8 @@ def greedy(
         open_[i] = background is None or max(range(num_classes), key=lambda c: (probabilities[i, c], -c)) != background
     score = probabilities[np.arange(n), best]
     limit = probabilities.dtype.type(min_score)
+    tie = 1e-13 * mean.shape[1] * (1 - math.log(threshold))  # κ = τ joins, whatever rounding makes of it
+    limit_of_log_kappa = math.log(threshold) - tie
 
     label = np.full(n, -1)
     seeds: list[int] = []
@@ -68,10 +70,9 @@ def greedy(
             if class_aware:
                 compared &= best == best[seed]
             log_k = log_kappa(mean64, log_std64, seed)
-            equal = (mean64 == mean64[seed]).all(1) & (log_std64 == log_std64[seed]).all(1)
-            distance = np.abs(log_k - math.log(threshold))[compared & ~equal]
-            margin = min(margin, distance.min(initial=math.inf))
-            members = compared & (log_k >= math.log(threshold))
+            distance = np.abs(log_k - limit_of_log_kappa)[compared]
+            margin = min(margin, distance.min(initial=math.inf) / tie)
+            members = compared & (log_k >= limit_of_log_kappa)
             open_ &= ~members
             if members.sum() >= min_points:
                 label[members] = len(seeds)

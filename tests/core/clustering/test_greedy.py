@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from cluster_oracle import Clusters, greedy, log_kappa
+from cluster_cases import MARGIN, Problem, agree, at_distance, equal, problems
+from cluster_oracle import greedy, log_kappa
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from paths import TEST_DATA
@@ -19,7 +20,6 @@ from torch import Tensor
 
 from probemb_lib import (
     GaussianEmbedding,
-    Instances,
     greedy_cluster,
     log_bhattacharyya,
 )
@@ -32,8 +32,6 @@ from probemb_lib.clustering._rounds import greedy_rounds
 DATA = TEST_DATA / "greedy_clustering"
 CASES = [f"case_{i:02}" for i in range(8)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-# No decision of a drawn problem is nearer to τ than this: ln κ in float64 is off by some 1e-15.
-MARGIN = 1e-10
 
 
 def greedy_plain(
@@ -44,22 +42,6 @@ def greedy_plain(
 
 
 quick = settings(max_examples=120, deadline=None, derandomize=True)
-
-
-def equal(got: Tensor, expected: Any) -> None:
-    """Same shape and values, exactly; integers are int64."""
-    expected = torch.as_tensor(expected)
-    expected = expected if expected.is_floating_point() or expected.dtype == torch.bool else expected.long()
-    torch.testing.assert_close(got.cpu(), expected, rtol=0, atol=0)
-
-
-def agree(found: Instances, expected: Clusters) -> None:
-    """All that the definition says of the result."""
-    equal(found.label, expected.label)
-    equal(found.seed, expected.seed)
-    equal(found.semantic, expected.semantic)
-    equal(found.score, expected.score)
-    equal(found.batch, expected.batch)
 
 
 def test_agree_can_fail() -> None:
@@ -99,101 +81,6 @@ def test_known_answers(case: str, device: str) -> None:
 
 
 # --- drawn problems
-
-
-class Problem(NamedTuple):
-    """The arguments of greedy_cluster, in numpy."""
-
-    mean: np.ndarray
-    log_std: np.ndarray
-    probabilities: np.ndarray
-    batch: np.ndarray | None
-    options: dict[str, Any]
-
-    def expected(self) -> Clusters:
-        return greedy(self.mean, self.log_std, self.probabilities, batch=self.batch, **self.options)
-
-    def found(self) -> Instances:
-        embedding = GaussianEmbedding(torch.tensor(self.mean), torch.tensor(self.log_std))
-        batch = None if self.batch is None else torch.tensor(self.batch)
-        return greedy_cluster(embedding, torch.tensor(self.probabilities), batch=batch, **self.options)
-
-
-def lattice(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
-    """Many duplicates, and points on the borders of cells."""
-    return rng.integers(0, 5, (n, dim)).astype(float)
-
-
-def crowd(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
-    """Nearly all in one place, a few very far."""
-    return rng.normal(size=(n, dim)) * np.where(rng.random((n, 1)) < 0.1, 1e4, 0.1)
-
-
-# The unit of length of each geometry is about 1 times the second number.
-GEOMETRIES: dict[str, tuple[Callable[[np.random.Generator, int, int], np.ndarray], float]] = {
-    "cloud": (lambda rng, n, dim: rng.random((n, dim)) * 4, 1.0),
-    "blobs": (
-        lambda rng, n, dim: rng.normal(size=(6, dim))[rng.integers(0, 6, n)] * 4 + rng.normal(size=(n, dim)),
-        1.0,
-    ),
-    "one place": (lambda rng, n, dim: np.ones((n, dim)), 1.0),
-    "line": (lambda rng, n, dim: rng.random((n, 1)) * 20 * rng.normal(size=dim), 1.0),
-    "axis": (lambda rng, n, dim: rng.random((n, 1)) * 20 * (np.arange(dim) == dim - 1), 1.0),
-    "far away": (lambda rng, n, dim: 1e6 + rng.random((n, dim)) * 4, 1.0),
-    "tiny": (lambda rng, n, dim: rng.random((n, dim)) * 4e-6, 1e-6),
-    "enormous": (lambda rng, n, dim: rng.random((n, dim)) * 4e30, 1e30),
-    "lattice": (lattice, 1.0),
-    "crowd": (crowd, 1.0),
-}
-SIGMAS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
-    "equal": lambda rng, n, dim: np.full((n, dim), -1.0),
-    "isotropic": lambda rng, n, dim: rng.normal(size=(n, 1)) - 1,
-    "similar": lambda rng, n, dim: rng.normal(size=(n, dim)) * 0.1 - 0.5,
-    "lognormal": lambda rng, n, dim: rng.normal(size=(n, dim)) * 1.5 - 1,
-    "wild": lambda rng, n, dim: rng.uniform(-12, 12, (n, dim)),
-    "one huge": lambda rng, n, dim: np.where(np.arange(n)[:, None] == n // 2, 9.0, -3.0) + np.zeros(dim),
-    "one tiny": lambda rng, n, dim: np.where(np.arange(n)[:, None] == n // 2, -9.0, 0.0) + np.zeros(dim),
-    "needles": lambda rng, n, dim: rng.choice([-5.0, 5.0], (n, dim)),
-    "two levels": lambda rng, n, dim: rng.choice([-0.5, 0.0], (n, dim)),
-}
-SCORES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
-    "softmax": lambda rng, n, classes: rng.dirichlet(np.ones(classes), n),
-    "ties": lambda rng, n, classes: rng.integers(0, 5, (n, classes)) / 4,
-    "all equal": lambda rng, n, classes: np.full((n, classes), 0.5),
-    "unnormalised": lambda rng, n, classes: rng.normal(size=(n, classes)) * 10,
-}
-TAUS = (1e-50, 1e-6, 0.05, 0.35, 0.35, 0.8, 0.999, 1.0)
-
-
-@st.composite
-def problems(draw: st.DrawFn, *, plain_options: bool = False, max_points: int = 40) -> Problem:
-    """plain_options: one cloud, no background, no class-awareness, all instances kept."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="seed"))
-    n, dim = draw(st.integers(1, max_points), label="n"), draw(st.sampled_from([1, 2, 3, 6]), label="dim")
-    place, unit = GEOMETRIES[draw(st.sampled_from(sorted(GEOMETRIES)), label="geometry")]
-    sigma = SIGMAS[draw(st.sampled_from(sorted(SIGMAS)), label="sigma")]
-    scores = SCORES[draw(st.sampled_from(sorted(SCORES)), label="scores")]
-    dtype = draw(st.sampled_from([np.float32, np.float64]), label="dtype")
-    classes = draw(st.integers(1 if plain_options else 2, 4), label="classes")
-    options = {
-        "threshold": draw(st.sampled_from(TAUS), label="tau"),
-        "min_score": draw(st.sampled_from([-math.inf, 0.0, 0.3, 0.5]), label="min_score"),
-        "background": None,
-    }
-    batch = None
-    if not plain_options:
-        options["background"] = draw(st.sampled_from([None, *range(classes)]), label="background")
-        options["class_aware"] = draw(st.booleans(), label="class_aware")
-        options["min_points"] = draw(st.sampled_from([1, 2, 5]), label="min_points")
-        clouds = draw(st.sampled_from([None, [0, 1], [2, 0, 7]]), label="clouds")
-        batch = None if clouds is None else rng.choice(clouds, n)
-    return Problem(
-        place(rng, n, dim).astype(dtype),
-        (sigma(rng, n, dim) + math.log(unit)).astype(dtype),
-        scores(rng, n, classes).astype(dtype),
-        batch,
-        options,
-    )
 
 
 @contextmanager
@@ -461,6 +348,66 @@ def test_next_to_the_threshold(dim: int, tau: float, spread: float, shift: float
         assert 100 < expected.sum() + len(expected) < len(expected) - 100
         in_float32 = log_bhattacharyya(x, x.select(torch.tensor([0])))[:, 0] >= math.log(tau)
         assert not torch.equal(in_float32, torch.from_numpy(expected == 0))  # so float64 must have decided
+
+
+# --- κ exactly τ
+
+WAYS: dict[str, Callable[[], Any]] = {"scan": nullcontext, "index": index_at_once, "rounds": in_rounds}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("delta", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_kappa_is_tau(dim: int, delta: float, way: str) -> None:
+    """With σ = 1, ln κ = −Δ²/8: κ = τ joins, whichever side of it τ is rounded to. A millionth below does not."""
+    mean = torch.zeros(3, dim)
+    mean[1:, -1] = torch.tensor([delta, -delta])
+    x, p = GaussianEmbedding(mean, torch.zeros(3, 1)), torch.tensor([[0.9], [0.5], [0.5]])
+    tau = math.exp(-(delta**2) / 8)
+    for threshold in (tau, math.nextafter(tau, 1), math.nextafter(tau, 0)):
+        for dtype in (torch.float32, torch.float64):
+            with WAYS[way]():
+                equal(greedy_cluster(x.to(dtype=dtype), p, background=None, threshold=threshold).label, [0, 0, 0])
+    with WAYS[way]():
+        found = greedy_cluster(x, p, background=None, threshold=tau * (1 + 1e-6))
+    equal(found.label, [0, 1, 2])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tau", [1e-12, 0.05, 0.35, 0.9])
+@pytest.mark.parametrize("dim", [1, 2, 3, 6])
+def test_random_gaussians_with_kappa_tau(dim: int, tau: float, way: str) -> None:
+    """All are members; three times as far below τ as the rule goes, none is."""
+    step = 1e-13 * dim * (1 - math.log(tau))
+    x, score = at_distance(dim, 2000, tau, 0.0)
+    exact = log_kappa(x.mean.numpy(), x.log_std.numpy(), 0)
+    assert (exact[1:] < math.log(tau)).mean() > 0.1  # rounding alone would part them
+    with WAYS[way]():
+        equal(greedy_cluster(x, score, background=None, threshold=tau, min_score=0.5).label, [0] * 2000)
+    x, score = at_distance(dim, 2000, tau, -3 * step)
+    with WAYS[way]():
+        found = greedy_cluster(x, score, background=None, threshold=tau, min_score=0.5)
+    equal(found.label, [0] + [-1] * 1999)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_random_pairs_with_tau_their_kappa(dtype: type) -> None:
+    """τ is κ of two of the points, rounded: every way finds the labels of the definition."""
+    rng = np.random.default_rng(1)
+    for dim in (1, 2, 3, 6):
+        for _ in range(100):
+            mean, log_std = rng.normal(size=(2, 12, dim)).astype(dtype) * 0.7
+            score = rng.random((12, 1)).astype(dtype)
+            best = int(score.argmax())
+            other = int(rng.integers(12))
+            tau = min(1.0, math.exp(log_kappa(mean.astype(float), log_std.astype(float), best)[other]))
+            problem = Problem(mean, log_std, score, None, {"threshold": tau, "background": None})
+            expected = problem.expected()
+            assert expected.margin > MARGIN
+            assert expected.label[other] == expected.label[best]
+            for way in WAYS.values():
+                with way():
+                    agree(problem.found(), expected)
 
 
 # --- large problems, and where an index cannot help
