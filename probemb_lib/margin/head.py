@@ -13,12 +13,13 @@ output o: s = 1/(2σ²), hence ln σ = −5 o − ½ ln 2.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from probemb_lib.gaussian import GaussianEmbedding
-from probemb_lib.head import Head, branch
+from probemb_lib.head import HIDDEN, Head, branch
 
 LOG_STD_RATE = 5.0
 """−∂ ln σ / ∂ output: half the 10 of s = exp(10 o). It sets how fast margins are learned."""
@@ -67,6 +68,7 @@ class LearnableMarginHead(Head):
         initial_margin: r, the distance at which φ is one half before training, in the unit of the positions: about the
             radius of a small instance. None is a quarter of ``offset_scale``. (The 2-D networks of Neven et al. start
             at 0.0056 of an image's height, which in a cloud often holds no other point.)
+        hidden: widths of each branch's hidden layers; see :class:`~probemb_lib.ProbabilisticHead`.
 
     >>> import torch
     >>> head = LearnableMarginHead(16, num_classes=3, initial_margin=0.2).eval()
@@ -84,13 +86,14 @@ class LearnableMarginHead(Head):
         anisotropic: bool = False,
         offset_scale: float = 1.0,
         initial_margin: float | None = None,
+        hidden: Sequence[int] = HIDDEN,
     ) -> None:
-        super().__init__(in_channels, num_classes, dim, offset_scale)
+        super().__init__(in_channels, num_classes, dim, offset_scale, hidden)
         margin = 0.25 * offset_scale if initial_margin is None else initial_margin
         if not (margin > 0 and math.isfinite(margin)):
             raise ValueError(f"expected a positive initial_margin in the unit of the positions, got {initial_margin}")
         self.anisotropic, self.initial_margin = anisotropic, margin
-        self.margins = branch(in_channels, self._std_width())
+        self.margins = branch(in_channels, self._std_width(), hidden)
         for parameter in self.margins[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -103,7 +106,6 @@ class LearnableMarginHead(Head):
     def forward(self, features: Tensor, positions: Tensor, batch: Tensor | None = None) -> MarginOutput:
         """As :meth:`ProbabilisticHead.forward`; ``batch`` is accepted so that the heads exchange, and not needed."""
         self._check(features, positions)
-        predicted = self._predict(self.margins, features, self._std_width())
-        log_std = math.log(self.initial_margin / MARGIN_PER_STD) - LOG_STD_RATE * predicted
-        embedding = GaussianEmbedding(self._mean(features, positions), log_std)
-        return MarginOutput(embedding, self._logits(features))
+        centers, margins, logits = self._predict(features, self.centers, self.margins, self.scores)
+        log_std = math.log(self.initial_margin / MARGIN_PER_STD) - LOG_STD_RATE * margins
+        return MarginOutput(GaussianEmbedding(self._mean(centers, positions), log_std), logits)

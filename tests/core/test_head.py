@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from probemb_lib import DeterministicHead, HeadOutput, ProbabilisticHead, log_bhattacharyya
+from probemb_lib import DeterministicHead, HeadOutput, LearnableMarginHead, ProbabilisticHead, log_bhattacharyya
 from probemb_lib.head import EUCLIDEAN_LOG_STD
 
 quick = settings(max_examples=15, deadline=None)
@@ -274,6 +275,49 @@ def test_state_is_saved_and_loaded(name: str) -> None:
         torch.testing.assert_close(u, v, rtol=0, atol=0)
     assert not torch.equal(before, a.logits)
     assert not torch.equal(head.train()(features, positions).logits, a.logits)  # batch statistics
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead, LearnableMarginHead])
+@pytest.mark.parametrize("hidden", [(256, 128, 128), (32,), ()])
+@pytest.mark.parametrize("training", [True, False])
+def test_one_product_for_the_first_layers(kind: Any, hidden: tuple[int, ...], training: bool) -> None:
+    """What the branches give one by one, and the same gradients; widths as asked for."""
+    torch.manual_seed(0)
+    head = kind(16, 5, hidden=hidden).train(training)
+    branches = [module for module in head.children() if isinstance(module, nn.Sequential)]
+    assert all([layer.out_features for layer in b if isinstance(layer, nn.Linear)][:-1] == [*hidden] for b in branches)
+    one_by_one = copy.deepcopy(branches)
+    x = data()[0].float()
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    together = head._predict(inputs[0], *branches)
+    alone = [branch(inputs[1]) for branch in one_by_one]
+    for ours, right in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours, right)
+    for outputs in (together, alone):
+        sum(output.square().sum() for output in outputs).backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=1e-4, atol=1e-5)
+    for branch, right in zip(branches, one_by_one, strict=True):
+        for a, b in zip(branch.parameters(), right.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+        for a, b in zip(branch.buffers(), right.buffers(), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead, LearnableMarginHead])
+def test_errors_of_hidden(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected hidden widths >= 1, such as \(256, 128, 128\), got \(32, 0\)"):
+        kind(16, 5, hidden=(32, 0))
+    head = kind(16, 5)
+    head.scores = nn.Sequential(nn.Conv1d(16, 5, 1))
+    with pytest.raises(TypeError, match=r"begins and ends with nn\.Linear, got Conv1d"):
+        head(*(t.float() for t in data()))
+
+
+def test_a_linear_head_trains_on_one_point() -> None:
+    """Without hidden layers there is no batch norm that needs a spread."""
+    head = ProbabilisticHead(16, 5, hidden=())
+    features, positions = data(1)
+    assert torch.isfinite(head(features.float(), positions.float()).logits).all()
 
 
 @EVERY
