@@ -44,7 +44,7 @@ def shape_payload(
             "score": round(float(shape.found.score[k]), 3),
             "points": n,
         }
-        for k, n in enumerate(shape.found.size.tolist())
+        for k, n in enumerate(np.bincount(label[label >= 0], minlength=count).tolist())  # as painted: masks may share
     ]
     colors = _hex(instance_colors(count))
     true: list[dict[str, Any]] = []
