@@ -9,14 +9,11 @@ Where the loss needs the sums of a whole cloud only, the derivatives are summed 
 backward is a scaling. Where it needs them per instance, backward runs the pass again with its weights. Memory is
 O(N + K): the pass works through tiles of points and instances that stay in cache, with eager torch in place
 (``_tile_eager.py``, which has the derivatives), under torch.compile by loops that Inductor fuses
-(``_tile_compiled.py``), and on CUDA in eager mode and float32 by Triton kernels (``_triton/``).
+(``_tile_compiled.py``), and on CUDA in float32 by Triton kernels (``_triton/``).
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
-import importlib.util
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +24,7 @@ from probemb_lib._tile_eager import Pairs, PairSums, add_tile
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.segments import put, take
+from probemb_lib.twins import run_on, warn_once
 
 TILE_ELEMENTS_CPU = 1 << 18  # pairs in a tile: about a dozen float32 planes of this size stay in the last cache
 TILE_ELEMENTS_COMPILED = 1 << 19  # one or two planes, and 0.2 ms a call
@@ -185,40 +183,23 @@ def _sums(
 ) -> PairSums:
     """Values and derivatives by the twin, where it runs, or by tiles; see :func:`_all_clouds`."""
     gaussians = (*points.detach(), *centers.detach())
-    if _has_twin(*gaussians):
-        from probemb_lib._triton.similarity_sums import all_clouds
-
-        similar, outside, of_points, of_centers = all_clouds(*gaussians, index, upstream, with_outside, gradients)
-        return PairSums(similar, outside, of_points.transpose(2, 3), of_centers.transpose(2, 3))
+    where = index.index, index.order, index.ptr, index.instance_ptr, index.batch
     compiled = torch.compiler.is_compiling()
-    ptrs = index.ptr, index.instance_ptr
-    return PairSums(
-        *_all_clouds(*gaussians, index.index, index.order, *ptrs, upstream, with_outside, gradients, compiled)
-    )
+    return PairSums(*_all_clouds(*gaussians, *where, upstream, with_outside, gradients, compiled))
 
 
 def _has_twin(*embeddings: Tensor) -> bool:
     x = embeddings[0]
-    return (
-        x.is_cuda
-        and all(t.dtype == torch.float32 for t in embeddings)
-        and x.shape[-1] <= MAX_TWIN_DIM
-        and not torch.compiler.is_compiling()
-        and _triton_runs_on(x.device)
-    )
-
-
-@functools.cache
-def _triton_runs_on(device: torch.device) -> bool:
-    """NVIDIA GPUs since Ampere, with a Triton for which the kernels have been compiled and tested."""
-    if torch.version.cuda is None or importlib.util.find_spec("triton") is None:
+    if not x.is_cuda or any(t.dtype != torch.float32 for t in embeddings):
         return False
-    major, minor = (int(n) for n in importlib.metadata.version("triton").split(".")[:2])
-    return (major, minor) >= (3, 7) and torch.cuda.get_device_capability(device) >= (8, 0)
+    if x.shape[-1] > MAX_TWIN_DIM:
+        warn_once(f"those of the loss expect at most {MAX_TWIN_DIM} dimensions of the embedding, got {x.shape[-1]}")
+        return False
+    return run_on(x.device)
 
 
 # An operator of its own is opaque to torch.compile, so the loop over clouds of any number and size neither breaks the
-# caller's graph nor enters its shapes; the loops inside are compiled on their own, once for all sizes.
+# caller's graph nor enters its shapes; the kernels or loops inside are compiled on their own, once for all sizes.
 @torch.library.custom_op("probemb_lib::similarity_sums", mutates_args=())
 def _all_clouds(
     mean: Tensor,
@@ -229,6 +210,7 @@ def _all_clouds(
     order: Tensor,
     ptr: Tensor,
     instance_ptr: Tensor,
+    batch: Tensor,
     upstream: Tensor | None,
     with_outside: bool,
     gradients: bool,
@@ -239,6 +221,12 @@ def _all_clouds(
     S, the number of derivatives, counts the sums: one for each that was asked for, or a single one weighted per
     instance with ``upstream`` (2, K); S = 0 without gradients.
     """
+    if _has_twin(mean, log_std, c_mean, c_log_std):
+        from probemb_lib._triton.similarity_sums import all_clouds
+
+        return all_clouds(
+            mean, log_std, c_mean, c_log_std, index, order, ptr, instance_ptr, batch, upstream, with_outside, gradients
+        )
     n = mean.shape[0]
     k = c_mean.shape[0]
     sets = 0 if not gradients else 1 if upstream is not None else 1 + with_outside
@@ -265,7 +253,19 @@ def _all_clouds(
 
 @_all_clouds.register_fake
 def _(  # type: ignore[no-untyped-def]
-    mean, log_std, c_mean, c_log_std, index, order, ptr, instance_ptr, upstream, with_outside, gradients, compiled
+    mean,
+    log_std,
+    c_mean,
+    c_log_std,
+    index,
+    order,
+    ptr,
+    instance_ptr,
+    batch,
+    upstream,
+    with_outside,
+    gradients,
+    compiled,
 ):
     sets = 0 if not gradients else 1 if upstream is not None else 1 + with_outside
     k = c_mean.shape[0]

@@ -1,1 +1,1 @@
-"""GPU twins of public ops, one file an op under the same name; imported only where they will run."""
+"""GPU twins of public ops, one file an op under the same name; their kernels are imported only where they will run."""

@@ -6,7 +6,8 @@ First ``table_kernel`` tabulates σ² and √σ of points and centres, then ``pa
 One warp works on one tile: P × 8 points, held in registers, against 4 centres of their cloud at a time. Of the 32 lanes
 8 lie along the points and 4 along the centres, and each lane has P points, so that most of every sum is added inside a
 lane: the sums of the points wait for the end of the loop over centres, those of the centres cost three shuffles for P
-pairs. The shape (P, 4, 8) of all tiles is what makes Triton lay the lanes out like this, with one warp a program.
+pairs. The P points are tuples of tensors of shape (4, 8), not an axis: with one number a lane in every tensor there is
+one way to lay them out, where versions of Triton differ in what they make of (P, 4, 8).
 
 Work is divided by cloud without asking the GPU for sizes: ``rows`` programs stand ready for each cloud, program r takes
 its tiles r, r + rows, …, and one whose cloud has no such tile ends at once. Each program has a row of its own for the
@@ -49,10 +50,12 @@ MAX_ENERGY = tl.constexpr(1e3)  # of Δ² r in derivatives
 
 
 @triton.jit
-def _columns(row, first: tl.constexpr, count: tl.constexpr):
+def _row(row, live, D: tl.constexpr):
+    """μ (D), 2σ² (D) and Π √(2σ) (groups) of a point or a centre. The first root is 0, and so is κ, where not live."""
     columns = ()
-    for j in tl.static_range(first, first + count):
-        columns += (tl.load(row + j),)
+    for j in tl.static_range(2 * D + (D + GROUP - 1) // GROUP):
+        column = tl.load(row + j)
+        columns += (tl.where(live, column, 0.0) if j == 2 * D else column,)
     return columns
 
 
@@ -114,6 +117,44 @@ def table_kernel(
             tl.store(row + WIDTH - 2 + j, tl.load(weights + j * count + i, mask=live), mask=live)
 
 
+@triton.jit
+def _pair(x, c, is_outside, D: tl.constexpr, OUTSIDE: tl.constexpr):
+    """κ, −ln(1 − κ), the weight of the latter, t (D) and u (D) of two rows. Unless OUTSIDE the first three are κ."""
+    t, u = (), ()
+    energy, one_minus_y4, y = 0.0, 0.0, 1.0
+    for g in tl.static_range((D + GROUP - 1) // GROUP):
+        part = x[2 * D + g]
+        for d in tl.static_range(g * GROUP, g * GROUP + GROUP):
+            if d < D:
+                variance = x[D + d] + c[D + d]
+                root = tl.rsqrt(variance)
+                r = root * root
+                if OUTSIDE:  # one Newton step: ½ + V u cancels where the weight κ / (1 − κ) is large
+                    r += r * (1.0 - variance * r)
+                delta = x[d] - c[d]
+                td = delta * r
+                q = delta * td
+                t += (td,)
+                u += (tl.minimum(q, MAX_ENERGY) * r - r,)  # 0 · ∞ would be NaN, and κ is 0 by then
+                energy = q if d == 0 else energy + q
+                part *= root
+                if OUTSIDE:
+                    tau = (x[D + d] - c[D + d]) * r
+                    tau2 = tau * tau
+                    one_minus_y4 = tau2 if d == 0 else one_minus_y4 + tau2 * (1.0 - one_minus_y4)
+        y = part * c[2 * D + g] if g == 0 else y * (part * c[2 * D + g])
+    kappa = y * tl.exp2(energy * (-0.5 * LOG2_E))
+    negative_log, weight = kappa, kappa
+    if OUTSIDE:
+        one_minus = _one_minus_kappa(kappa, y, 0.5 * energy, one_minus_y4)
+        above = is_outside & (one_minus > FLOOR)
+        one_minus = tl.maximum(one_minus, FLOOR, propagate_nan=tl.PropagateNan.ALL)
+        negative_log = tl.where(is_outside, -tl.log(one_minus), 0.0)
+        root = tl.rsqrt(one_minus)
+        weight = tl.where(above, kappa * (root * root), 0.0)
+    return kappa, negative_log, weight, t, u
+
+
 @triton.jit(do_not_specialize=["num_points", "num_centers", "rows"])
 def pairs_kernel(
     points,
@@ -135,7 +176,7 @@ def pairs_kernel(
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Partial sums of the centres, (rows, K, COLUMNS), and derivatives of the points, (SETS, 2, N, D).
+    """Partial sums of the centres, (rows, K, COLUMNS), and derivatives of the points, (SETS, 2, D, N).
 
     Columns: Σ κ, Σ −ln(1 − κ) and the second set's Σ w, as far as asked for, or Σ w if weighted; then for each set and
     dimension Σ w t and Σ w u.
@@ -143,6 +184,7 @@ def pairs_kernel(
     TILE: tl.constexpr = P * POINT_LANES
     GROUPS: tl.constexpr = (D + GROUP - 1) // GROUP
     SLOTS: tl.constexpr = 2 * D + 1  # sums of a point for each set: w, w t, w u
+    HEADS: tl.constexpr = COLUMNS - 2 * D * SETS  # columns before the first Σ w t
     cloud = tl.program_id(0) // rows
     own_row = tl.program_id(0) % rows
     begin, end = tl.load(ptr + cloud), tl.load(ptr + cloud + 1)
@@ -150,107 +192,79 @@ def pairs_kernel(
     tiles = ((end - begin + TILE - 1) // TILE).to(tl.int32)
     own_partial = partial + own_row.to(tl.int64) * num_centers * COLUMNS
 
-    lane = tl.arange(0, POINT_LANES)[None, None, :]
-    slot = tl.arange(0, P)[:, None, None]
-    center = tl.arange(0, CENTER_LANES)[None, :, None]
-    along, across = tl.arange(0, POINT_LANES)[None, :], tl.arange(0, CENTER_LANES)[:, None]
+    along = tl.arange(0, POINT_LANES)[None, :] + 0 * tl.arange(0, CENTER_LANES)[:, None]  # (4, 8), as all tensors here
+    across = 0 * along + tl.arange(0, CENTER_LANES)[:, None]
     for tile in range(own_row, tiles, rows):
-        at = begin + tile * TILE + (slot * POINT_LANES + lane + 0 * center)  # (P, 4, 8)
-        live = at < end
-        at = tl.minimum(at, end - 1)  # the last point fills the tile: its numbers are as good as any
-        point = points + at * (2 * D + GROUPS)
-        x, v = _columns(point, 0, D), _columns(point, D, D)
-        roots = _columns(point, 2 * D, GROUPS)
-        first_root = tl.where(live, roots[0], 0.0)  # 0 takes a pair out of all sums
-        if OUTSIDE:
-            own = tl.load(instance + tl.load(order + at)).to(tl.int32)
-        sums = ()
-        for _ in tl.static_range(SETS * SLOTS):
-            sums += (tl.zeros((P, CENTER_LANES, POINT_LANES), tl.float32),)
+        tile_points, of_points, sums = (), (), ()  # rows, instances and sums of P × 8 points
+        for p in tl.static_range(P):
+            place = begin + tile * TILE + p * POINT_LANES + along
+            at = tl.minimum(place, end - 1)  # the last point fills the tile: its numbers are as good as any
+            tile_points += (_row(points + at * (2 * D + GROUPS), place < end, D),)
+            if OUTSIDE:
+                of_points += (tl.load(instance + tl.load(order + at)).to(tl.int32),)
+            for _ in tl.static_range(SETS * SLOTS):
+                sums += (tl.zeros((CENTER_LANES, POINT_LANES), tl.float32),)
 
         written = tl.where(own_row == tile, k0, k1)  # nothing before the first tile
         for k in range(k0, k1, CENTER_LANES):
-            column = k + center  # (1, 4, 1)
+            column = k + across
             base = centers + tl.minimum(column, k1 - 1) * WIDTH
-            c_mean, c_v = _columns(base, 0, D), _columns(base, D, D)
-            c_roots = _columns(base, 2 * D, GROUPS)
-            t, u = (), ()
-            energy, one_minus_y4, y = 0.0, 0.0, 1.0
-            for g in tl.static_range(GROUPS):
-                part = first_root if g == 0 else roots[g]
-                for d in tl.static_range(g * GROUP, g * GROUP + GROUP):
-                    if d < D:
-                        variance = v[d] + c_v[d]
-                        root = tl.rsqrt(variance)
-                        r = root * root
-                        if OUTSIDE:  # one Newton step: ½ + V u cancels where the weight κ / (1 − κ) is large
-                            r += r * (1.0 - variance * r)
-                        delta = x[d] - c_mean[d]
-                        td = delta * r
-                        q = delta * td
-                        t += (td,)
-                        u += (tl.minimum(q, MAX_ENERGY) * r - r,)  # 0 · ∞ would be NaN, and κ is 0 by then
-                        energy = q if d == 0 else energy + q
-                        part *= root
-                        if OUTSIDE:
-                            tau = (v[d] - c_v[d]) * r
-                            tau2 = tau * tau
-                            one_minus_y4 = tau2 if d == 0 else one_minus_y4 + tau2 * (1.0 - one_minus_y4)
-                if g == 0:
-                    y = part * tl.where(column < k1, c_roots[0], 0.0)
-                else:
-                    y *= part * c_roots[g]
-            kappa = y * tl.exp2(energy * (-0.5 * LOG2_E))
-
-            weights, planes = (kappa,), (kappa,)
-            if OUTSIDE:
-                one_minus = _one_minus_kappa(kappa, y, 0.5 * energy, one_minus_y4)
-                is_outside = (own != column) & live
-                above = is_outside & (one_minus > FLOOR)
-                one_minus = tl.maximum(one_minus, FLOOR, propagate_nan=tl.PropagateNan.ALL)
-                if not WEIGHTED:
-                    planes += (tl.where(is_outside, -tl.log(one_minus), 0.0),)
-                root = tl.rsqrt(one_minus)
-                weights += (tl.where(above, kappa * (root * root), 0.0),)
+            c = _row(base, column < k1, D)
             if WEIGHTED:
-                of_sums = _columns(base, WIDTH - 2, 2)
-                combined = kappa * of_sums[0]
-                if OUTSIDE:
-                    combined += weights[1] * of_sums[1]
-                weights, planes = (combined,), (combined,)
+                of_similar, of_outside = tl.load(base + WIDTH - 2), tl.load(base + WIDTH - 1)
+            planes, added = (), ()
+            for _ in tl.static_range(COLUMNS):
+                planes += (tl.zeros((CENTER_LANES, POINT_LANES), tl.float32),)
+            for p in tl.static_range(P):
+                is_outside = of_points[p] != column if OUTSIDE else column
+                kappa, negative_log, weight, t, u = _pair(tile_points[p], c, is_outside, D, OUTSIDE)
+                weights, heads = (kappa, weight), (kappa, negative_log, weight)
+                if WEIGHTED:
+                    combined = kappa * of_similar
+                    if OUTSIDE:
+                        combined += weight * of_outside
+                    weights, heads = (combined,), (combined,)
+                longer = ()
+                for j in tl.static_range(HEADS):
+                    longer += (planes[j] + heads[j],)
+                for j in tl.static_range(SETS):
+                    added += (sums[(p * SETS + j) * SLOTS] + weights[j],)
+                    for d in tl.static_range(D):
+                        added += (tl.fma(weights[j], t[d], sums[(p * SETS + j) * SLOTS + 1 + 2 * d]),)
+                        added += (tl.fma(weights[j], u[d], sums[(p * SETS + j) * SLOTS + 2 + 2 * d]),)
+                        longer += (tl.fma(weights[j], t[d], planes[HEADS + 2 * (D * j + d)]),)
+                        longer += (tl.fma(weights[j], u[d], planes[HEADS + 2 * (D * j + d) + 1]),)
+                planes = longer
+            if SETS > 0:
+                sums = added
 
-            if SETS == 2:
-                planes += (weights[1],)
-            added = ()
-            for j in tl.static_range(SETS):
-                added += (sums[j * SLOTS] + weights[j],)
-                for d in tl.static_range(D):
-                    wt, wu = weights[j] * t[d], weights[j] * u[d]
-                    planes += (wt, wu)
-                    added += (sums[j * SLOTS + 1 + 2 * d] + wt, sums[j * SLOTS + 2 + 2 * d] + wu)
-            sums = added
-
-            of_center = own_partial + (k + across) * COLUMNS + along  # (4, 8): a lane along the points is a column
+            of_center = own_partial + column * COLUMNS + along  # a lane along the points is a column
             for first in tl.static_range(0, COLUMNS, POINT_LANES):
                 total = tl.zeros((CENTER_LANES, POINT_LANES), tl.float32)
                 for j in tl.static_range(first, first + POINT_LANES):
                     if j < COLUMNS:
-                        total = tl.where(along == j - first, tl.sum(tl.sum(planes[j], axis=0), axis=1)[:, None], total)
+                        total = tl.where(along == j - first, tl.sum(planes[j], axis=1)[:, None], total)
                 in_row = first + along < COLUMNS
-                total += tl.load(of_center + first, mask=in_row & (k + across < written), other=0.0)
-                tl.store(of_center + first, total, mask=in_row & (k + across < k1))
+                total += tl.load(of_center + first, mask=in_row & (column < written), other=0.0)
+                tl.store(of_center + first, total, mask=in_row & (column < k1))
 
-        if SETS > 0:
-            at = begin + tile * TILE + tl.arange(0, P)[:, None] * POINT_LANES + along  # (P, 8)
-            live_row = at < end
-            row = tl.load(order + at, mask=live_row, other=0) * D
+        for p in tl.static_range(P if SETS > 0 else 0):
+            place = begin + tile * TILE + p * POINT_LANES + along
+            live = place < end
+            row = tl.load(order + place, mask=live, other=0)
             for j in tl.static_range(SETS):
-                target = grad + 2 * j * num_points.to(tl.int64) * D + row
-                for d in tl.static_range(D):
-                    of_mean = -tl.sum(sums[j * SLOTS + 1 + 2 * d], axis=1)
-                    of_log_std = tl.sum(0.5 * sums[j * SLOTS] + v[d] * sums[j * SLOTS + 2 + 2 * d], axis=1)
-                    tl.store(target + d, of_mean, mask=live_row)
-                    tl.store(target + num_points.to(tl.int64) * D + d, of_log_std, mask=live_row)
+                for first in tl.static_range(0, 2 * D, CENTER_LANES):  # a lane along the centres is a row of grad
+                    total = tl.zeros((CENTER_LANES, POINT_LANES), tl.float32)
+                    for i in tl.static_range(first, first + CENTER_LANES):
+                        if i < D:
+                            of_mean = -sums[(p * SETS + j) * SLOTS + 1 + 2 * i]
+                            total = tl.where(across == i - first, tl.sum(of_mean, axis=0)[None, :], total)
+                        elif i < 2 * D:
+                            half = 0.5 * sums[(p * SETS + j) * SLOTS]
+                            of_log_std = half + tile_points[p][i] * sums[(p * SETS + j) * SLOTS + 2 + 2 * (i - D)]
+                            total = tl.where(across == i - first, tl.sum(of_log_std, axis=0)[None, :], total)
+                    of_row = grad + (2 * D * j + first + across).to(tl.int64) * num_points
+                    tl.store(of_row + row, total, mask=live & (first + across < 2 * D))
         tl.debug_barrier()  # the next tile reads these partial sums, in another layout perhaps from other lanes
 
 
@@ -273,7 +287,7 @@ def centers_kernel(
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """One centre a program: the partial sums of its cloud's rows become both sums (K,) and (SETS, 2, K, D)."""
+    """One centre a program: the partial sums of its cloud's rows become both sums (K,) and (SETS, 2, D, K)."""
     TILE: tl.constexpr = P * POINT_LANES
     k = tl.program_id(0).to(tl.int64)
     cloud = tl.load(cloud_of + k)
@@ -296,10 +310,10 @@ def centers_kernel(
             tl.store(negative_log + k, tl.sum(added[1], axis=0))
     for j in tl.static_range(SETS):
         half = 0.5 * tl.sum(added[2 * j], axis=0)
-        target = grad + (2 * j * num_centers + k) * D
+        target = grad + 2 * D * j * num_centers.to(tl.int64) + k
         for d in tl.static_range(D):
             v = tl.load(centers + k * WIDTH + D + d)
             of_mean = tl.sum(added[COLUMNS - 2 * D * (SETS - j) + 2 * d], axis=0)
             of_log_std = half + v * tl.sum(added[COLUMNS - 2 * D * (SETS - j) + 2 * d + 1], axis=0)
-            tl.store(target + d, of_mean)
-            tl.store(target + num_centers * D + d, of_log_std)
+            tl.store(target + d * num_centers.to(tl.int64), of_mean)
+            tl.store(target + (D + d) * num_centers.to(tl.int64), of_log_std)

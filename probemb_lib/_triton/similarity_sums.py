@@ -1,7 +1,8 @@
-"""Triton twin of ``probemb_lib.similarity_sums`` for float32 on CUDA in eager mode: the launches.
+"""Triton twin of ``probemb_lib.similarity_sums`` for float32 on CUDA: the launches.
 
-Nothing is read back from the GPU, so the calls may be captured in a CUDA graph. Compiled for compute capability 8.0 and
-9.0 and tested in Triton's interpreter; ``make gpu`` tests and measures on a GPU.
+Nothing is read back from the GPU, so the calls may be captured in a CUDA graph. With Triton 3.3, 3.6 and the newest
+the kernels are compiled for compute capability 8.0 and 9.0 and tested in the interpreter; ``make gpu`` tests and
+measures on a GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from probemb_lib._triton.similarity_kernels import GROUP, POINT_LANES, centers_kernel, pairs_kernel, table_kernel
-from probemb_lib.aggregate import InstanceIndex
 
 MAX_POINTS_A_LANE = 8
 MAX_REGISTERS = 128  # of the 255 of a lane, for the points and their sums; the others are for the pairs at work
@@ -74,7 +74,11 @@ def all_clouds(
     log_std: Tensor,
     c_mean: Tensor,
     c_log_std: Tensor,
-    index: InstanceIndex,
+    index: Tensor,
+    order: Tensor,
+    ptr: Tensor,
+    instance_ptr: Tensor,
+    batch: Tensor,
     weights: Tensor | None,
     outside: bool,
     gradients: bool,
@@ -86,20 +90,21 @@ def all_clouds(
     Args:
         mean, log_std: (N, D) float32 of any strides.
         c_mean, c_log_std: (K, D), likewise.
+        index, order, ptr, instance_ptr, batch: of the ``InstanceIndex``.
         weights: (2, K) of the two sums; then only the derivatives are computed, and the sums are 0.
 
     Returns:
-        ``similar`` (K,), ``outside`` (K,), and the derivatives for points (S, 2, N, D) and centres (S, 2, K, D).
+        ``similar`` (K,), ``outside`` (K,), and the derivatives for points (S, 2, D, N) and centres (S, 2, D, K).
     """
     (n, dim), k = mean.shape, c_mean.shape[0]
-    num_valid, num_clouds = index.order.shape[0], index.num_clouds
+    num_valid, num_clouds = order.shape[0], ptr.shape[0] - 1
     weighted, nothing = weights is not None, k == 0 or num_valid == 0
     sets = 0 if not gradients else 1 if weighted else 1 + outside
     # What no kernel writes: rows of ignored points, and sums that were not asked for.
     new = c_mean.new_zeros if nothing or weighted or not outside else c_mean.new_empty
     similar, negative_log = new(k), new(k)
-    grad = (mean.new_zeros if nothing or num_valid < n else mean.new_empty)((sets, 2, n, dim))
-    c_grad = (c_mean.new_zeros if nothing else c_mean.new_empty)((sets, 2, k, dim))
+    grad = (mean.new_zeros if nothing or num_valid < n else mean.new_empty)((sets, 2, dim, n))
+    c_grad = (c_mean.new_zeros if nothing else c_mean.new_empty)((sets, 2, dim, k))
     if nothing:
         return [similar, negative_log, grad, c_grad]
 
@@ -110,15 +115,15 @@ def all_clouds(
     centers = c_mean.new_empty((k, shape.WIDTH))
     partial = c_mean.new_empty((rows, k, shape.COLUMNS))
     with torch.cuda.device(mean.device) if mean.is_cuda else contextlib.nullcontext():
-        _tabulate(mean, log_std, index.order, None, points)
+        _tabulate(mean, log_std, order, None, points)
         _tabulate(c_mean, c_log_std, None, weights, centers)
         pairs_kernel[(rows * num_clouds,)](
             points,
             centers,
-            index.index,
-            index.order,
-            index.ptr,
-            index.instance_ptr,
+            index,
+            order,
+            ptr,
+            instance_ptr,
             partial,
             grad,
             n,
@@ -128,7 +133,9 @@ def all_clouds(
             num_warps=1,
             enable_fp_fusion=True,
         )
-        centers_kernel[(k,)](partial, centers, index.batch, index.ptr, similar, negative_log, c_grad, k, rows, *shape)
+        centers_kernel[(k,)](
+            partial, centers, batch, ptr, similar, negative_log, c_grad, k, rows, *shape, enable_fp_fusion=True
+        )
     return [similar, negative_log, grad, c_grad]
 
 
@@ -148,4 +155,5 @@ def _tabulate(mean: Tensor, log_std: Tensor, order: Tensor | None, weights: Tens
         WEIGHTED=weights is not None,
         WIDTH=width,
         BLOCK=TABLE_BLOCK,
+        enable_fp_fusion=True,
     )

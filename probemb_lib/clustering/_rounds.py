@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from probemb_lib.clustering.inputs import log_threshold
-from probemb_lib.twins import missing, warn_once
+from probemb_lib.twins import run_on, warn_once
 
 MAX_TWIN_DIM = 8  # of the Triton kernels, which unroll D
 MAX_TWIN_POINTS = 2**31 - 3
@@ -94,14 +94,14 @@ def greedy_rounds(
 def _has_twin(mean: Tensor) -> bool:
     if not mean.is_cuda or torch.compiler.is_compiling():
         return False
-    (n, dim), reason = mean.shape, missing(mean.device)
-    if reason is None and dim > MAX_TWIN_DIM:
-        reason = f"those of greedy_cluster are for embeddings of up to {MAX_TWIN_DIM} dimensions, got {dim}"
-    if reason is None and n > MAX_TWIN_POINTS:
-        reason = f"those of greedy_cluster are for up to {MAX_TWIN_POINTS} points, got {n}"
-    if reason is not None:
-        warn_once(reason)
-    return reason is None
+    n, dim = mean.shape
+    if dim > MAX_TWIN_DIM:
+        warn_once(f"those of greedy_cluster expect at most {MAX_TWIN_DIM} dimensions of the embedding, got {dim}")
+        return False
+    if n > MAX_TWIN_POINTS:
+        warn_once(f"those of greedy_cluster expect at most {MAX_TWIN_POINTS} points, got {n}")
+        return False
+    return run_on(mean.device)
 
 
 def _parts(keys: list[Tensor], n: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
-import types
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -249,39 +246,6 @@ def test_network_with_all_clouds_at_once(momentum: float | None, monkeypatch: py
     out = net(x)
     monkeypatch.undo()
     assert_close(out, other(x), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("cuda", "capability", "version", "lack"),
-    [
-        ("12.8", (8, 0), "3.3.1", None),
-        ("13.0", (9, 0), "3.10.0", None),
-        (None, (9, 0), "3.6.0", "for NVIDIA GPUs"),
-        ("12.8", (7, 5), "3.6.0", "need compute capability 8.0, and this GPU has 7.5"),
-        ("12.8", (8, 0), "3.2.0", r"Triton 3.2.0 is too old; pip install 'triton>=3.3'"),
-        ("12.8", (8, 0), None, "Triton is missing; pip install triton"),
-    ],
-)
-def test_where_the_kernel_runs(
-    cuda: str | None,
-    capability: tuple[int, int],
-    version: str | None,
-    lack: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Elsewhere one warning says what to do."""
-    triton = None if version is None else types.SimpleNamespace(__version__=version)
-    monkeypatch.setitem(sys.modules, "triton", triton)
-    monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    all_clouds.kernels_run_on.cache_clear()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert [all_clouds.kernels_run_on(torch.device("cuda", 0)) for _ in range(2)] == [lack is None] * 2
-    all_clouds.kernels_run_on.cache_clear()
-    assert len(caught) == (lack is not None)
-    if lack is not None:
-        assert lack in str(caught[0].message)
 
 
 @pytest.mark.parametrize(("dtype", "shift"), CLOSE)

@@ -31,7 +31,7 @@ def test_similarity_sums(clouds: int, outside: bool, gradients: bool, weighted: 
     i = index_instances(instance, batch)
     c = aggregate_instances(x, i)
     weights = torch.rand(2, i.num_instances) if weighted else None
-    args = (*x, *c, i.index, i.order, i.ptr, i.instance_ptr, weights, outside, gradients, False)
+    args = (*x, *c, i.index, i.order, i.ptr, i.instance_ptr, i.batch, weights, outside, gradients, False)
     torch.library.opcheck(torch.ops.probemb_lib.similarity_sums.default, args, test_utils=CHECKS)
 
 

@@ -1,20 +1,27 @@
-"""The Triton twins without a GPU: their tests in Triton's interpreter, and their kernels compiled for GPUs."""
+"""The Triton twins without a GPU: their tests in Triton's interpreter, and their kernels compiled for GPUs, with the
+oldest version that is supported, the newest and one between."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from paths import PROJECT
+from paths import PACKAGES, PROJECT
 
 from probemb_lib import similarity_sums as module
+from probemb_lib import twins
 
 # Elsewhere Triton has no wheels. Where it has, the extra "dev" installs it, and without it these tests fail.
 pytestmark = pytest.mark.skipif(
@@ -22,19 +29,63 @@ pytestmark = pytest.mark.skipif(
 )
 
 GPU_TESTS = PROJECT / "tests" / "gpu"
+# What torch 2.10 and 2.7 bring; the newest is installed. For Python 3.14 there is no Triton 3.3.
+OLDER = ["3.6.0", "3.3.1"] if sys.version_info < (3, 14) else ["3.6.0"]
+
+
+def packages_of(version: str) -> Path:
+    """A folder with this Triton, and the numpy that its interpreter needs, downloaded once."""
+    folder = PROJECT / ".cache" / f"triton-{version}"
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            packages = Path(made) / "packages"
+            install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages)]
+            subprocess.run([*install, f"triton=={version}", "numpy<2.4"], check=True)
+            with contextlib.suppress(OSError):  # another process was faster
+                packages.rename(folder)
+    return folder
+
+
+def run_cases(version: str | None, *args: str, interpret: bool) -> str:
+    """Run tests of tests/gpu without a GPU, with the installed Triton or another, and return pytest's last line."""
+    first = [] if version is None else [str(packages_of(version))]
+    path = os.pathsep.join([*first, PACKAGES])
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": str(int(interpret)),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": path,
+    }
+    check_version = "import sys, triton, pytest; assert sys.argv[1] in ('None', triton.__version__), triton.__version__"
+    command = [sys.executable, "-c", f"{check_version}; sys.exit(pytest.main(sys.argv[2:]))", str(version)]
+    command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *args]
+    result = subprocess.run(command, cwd=GPU_TESTS, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
+    closing = result.stdout.strip().splitlines()[-1]
+    assert "skipped" not in closing
+    return closing
 
 
 def test_in_the_interpreter() -> None:
     """tests/gpu/twin_cases.py on the CPU; none of them may be skipped."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "twin_cases.py"]
-    result = subprocess.run(command, cwd=GPU_TESTS, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
-    closing = result.stdout.strip().splitlines()[-1]
+    installed = importlib.metadata.version("triton")
+    needs_older_numpy = [int(n) for n in installed.split(".")[:2]] < [3, 7]
+    closing = run_cases(installed if needs_older_numpy else None, "twin_cases.py", interpret=True)
     passed = re.match(r"(\d+) passed", closing)
     assert passed is not None, closing
     assert int(passed.group(1)) > 80
-    assert "skipped" not in closing
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_in_an_older_interpreter(version: str) -> None:
+    run_cases(version, "twin_cases.py", "-k", "test_values_and_gradients and outside and plane", interpret=True)
+
+
+@pytest.mark.parametrize("version", [None, *OLDER])
+def test_compiled(version: str | None) -> None:
+    wanted = [] if version is None else ["-k", "not weighted"]
+    run_cases(version, "compiled_cases.py", *wanted, interpret=False)
 
 
 def test_the_twin_is_for_cuda() -> None:
@@ -51,26 +102,22 @@ class OnCuda:
         self.shape, self.dtype = (5, dim), dtype
 
 
-def test_when_the_twin_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_triton_runs_on", lambda device: True)
+@pytest.fixture
+def warned_before() -> Iterator[None]:
+    """No test has an effect on what another is told."""
+    twins.warn_once.cache_clear()
+    yield
+    twins.warn_once.cache_clear()
+
+
+def test_when_the_twin_is_taken(monkeypatch: pytest.MonkeyPatch, warned_before: None) -> None:
+    monkeypatch.setattr(module, "run_on", lambda device: True)
     assert module._has_twin(*[OnCuda()] * 4)
     assert module._has_twin(*[OnCuda(module.MAX_TWIN_DIM)] * 4)
-    assert not module._has_twin(*[OnCuda(module.MAX_TWIN_DIM + 1)] * 4)  # would take long to compile
     assert not module._has_twin(*[OnCuda()] * 3, OnCuda(dtype=torch.bfloat16))
     assert not module._has_twin(*[OnCuda(dtype=torch.float64)] * 4)
-
-
-@pytest.mark.parametrize(
-    ("version", "capability", "runs"),
-    [("3.7.1", (8, 0), True), ("3.10.0", (9, 0), True), ("3.6.0", (9, 0), False), ("3.9.0", (7, 5), False)],
-)
-def test_where_triton_runs(
-    version: str, capability: tuple[int, int], runs: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.version, "cuda", "12.8")
-    monkeypatch.setattr(module.importlib.metadata, "version", lambda name: version)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert module._triton_runs_on.__wrapped__(torch.device("cuda", 0)) is runs
+    with pytest.warns(UserWarning, match="at most 8 dimensions of the embedding, got 9"):  # would take long to compile
+        assert not module._has_twin(*[OnCuda(module.MAX_TWIN_DIM + 1)] * 4)
 
 
 # --- launch
@@ -93,72 +140,3 @@ def test_points_of_a_lane_fit_its_registers(dim: int, outside: bool, sets: int) 
     points = launches.points_a_lane(dim, outside, sets)
     assert points in (1, 2, 4, 8)
     assert points == 1 or points * (2 * dim + 1 + sets * (2 * dim + 1)) <= launches.MAX_REGISTERS
-
-
-# --- compiled
-
-TYPES = dict.fromkeys(["mean", "log_std", "weights", "table", "points", "centers", "partial", "grad"], "*fp32")
-TYPES |= dict.fromkeys(["similar", "negative_log"], "*fp32")
-TYPES |= dict.fromkeys(["instance", "order", "ptr", "instance_ptr", "cloud_of"], "*i64")
-
-
-def compiled(name: str, capability: int, dim: int, outside: bool, weighted: bool, sets: int) -> tuple[str, list[str]]:
-    """PTX and instructions of a kernel as a launch would make them, which needs no GPU."""
-    from triton import compile as compile_kernel
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from probemb_lib._triton import similarity_kernels as kernels
-    from probemb_lib._triton import similarity_sums as launches
-
-    kernel = getattr(kernels, name)
-    constants = {
-        **launches.Shape.of(dim, outside, weighted, sets)._asdict(),
-        "BLOCK": launches.TABLE_BLOCK,
-        "ORDERED": not weighted,
-    }
-    constants = {key: value for key, value in constants.items() if key in kernel.arg_names}
-    types = {key: "constexpr" if key in constants else TYPES.get(key, "i32") for key in kernel.arg_names}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, key in enumerate(kernel.arg_names) if key in TYPES}
-    source = ASTSource(kernel, types, constexprs=constants, attrs=aligned)
-    options = {"num_warps": 1 if name == "pairs_kernel" else 4, "enable_fp_fusion": True}
-    made = compile_kernel(source, target=GPUTarget("cuda", capability, 32), options=options)
-    return made.asm["ptx"], made.asm["sass"].splitlines()
-
-
-def loop_over_centers(instructions: list[str]) -> list[str]:
-    """The shortest loop with a reciprocal root."""
-    place = {line[:-1]: i for i, line in enumerate(instructions) if line.endswith(":")}
-    loops = []
-    for i, line in enumerate(instructions):
-        jump = re.search(r"BRA (\w+);", line)
-        if jump and place[jump.group(1)] < i:
-            loops.append(instructions[place[jump.group(1)] + 1 : i + 1])
-    return min((loop for loop in loops if any("MUFU.RSQ" in line for line in loop)), key=len)
-
-
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(
-    ("dim", "outside", "weighted", "sets", "instructions", "special"),
-    [(3, False, False, 1, 60, 4), (3, True, False, 2, 168, 6), (2, True, True, 1, 85, 5)],
-    ids=["dice", "dice and bce", "weighted"],
-)
-def test_pairs_kernel_compiled(
-    capability: int, dim: int, outside: bool, weighted: bool, sets: int, instructions: int, special: int
-) -> None:
-    """No number of a lane is moved to memory, there are no atomics, and a pair costs what was designed for."""
-    ptx, lines = compiled("pairs_kernel", capability, dim, outside, weighted, sets)
-    assert not any(re.search(r"\b(STL|LDL|ATOM|RED)\b", line) for line in lines)
-    assert "atom." not in ptx
-    from probemb_lib._triton import similarity_sums as launches
-
-    loop, pairs = loop_over_centers(lines), launches.points_a_lane(dim, outside, sets)
-    assert sum("MUFU" in line for line in loop) == special * pairs
-    assert len(loop) <= instructions * pairs
-
-
-@pytest.mark.parametrize("name", ["table_kernel", "centers_kernel"])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_other_kernels_compile(name: str, weighted: bool) -> None:
-    ptx, _ = compiled(name, 90, 3, True, weighted, 1 if weighted else 2)
-    assert ".target sm_90" in ptx

@@ -59,45 +59,14 @@ def forget() -> None:
 
 def test_when_the_twin_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not _rounds._has_twin(torch.zeros(5, 3))
-    monkeypatch.setattr(_rounds, "missing", lambda device: None)
+    monkeypatch.setattr(_rounds, "run_on", lambda device: True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _rounds._has_twin(OnCuda(_rounds.MAX_TWIN_POINTS, _rounds.MAX_TWIN_DIM))  # type: ignore[arg-type]
-    with pytest.warns(UserWarning, match="up to 8 dimensions, got 9"):
+    with pytest.warns(UserWarning, match="at most 8 dimensions of the embedding, got 9"):
         assert not _rounds._has_twin(OnCuda(5, 9))  # type: ignore[arg-type]
-    with pytest.warns(UserWarning, match="up to 2147483645 points, got 2147483646"):
+    with pytest.warns(UserWarning, match="at most 2147483645 points, got 2147483646"):
         assert not _rounds._has_twin(OnCuda(2**31 - 2, 3))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("cuda", "version", "capability", "reason"),
-    [
-        ("12.8", "3.3.1", (8, 0), None),
-        ("12.8", "3.10.0", (9, 0), None),
-        ("12.8", "3.2.0", (9, 0), "need Triton 3.3 or later, found 3.2.0"),
-        ("12.8", None, (9, 0), "need Triton 3.3 or later, found none; pip install triton"),
-        ("12.8", "3.9.0", (7, 5), "compute capability 8.0 and later, this GPU has 7.5"),
-        (None, "3.9.0", (9, 0), "for CUDA"),
-    ],
-)
-def test_where_kernels_run(
-    cuda: str | None,
-    version: str | None,
-    capability: tuple[int, int],
-    reason: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Elsewhere one warning says why not, however many calls there are."""
-    monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(twins.importlib.util, "find_spec", lambda name: version)
-    monkeypatch.setattr(twins.importlib.metadata, "version", lambda name: version)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(3):
-            assert _rounds._has_twin(OnCuda(5, 3)) is (reason is None)  # type: ignore[arg-type]
-    assert len(caught) == (reason is not None)
-    assert reason is None or reason in str(caught[0].message)
 
 
 # --- compiled

@@ -20,6 +20,7 @@ from probemb_adapters.networks.pointnet2 import (
     local_covariance,
     nearest_neighbors,
 )
+from probemb_lib import twins
 
 CLOSE = [(torch.float32, 0.0), (torch.float32, 30.0), (torch.float64, 0.0)]  # 30: half the digits are lost
 
@@ -45,7 +46,7 @@ def test_indices_are_those_of_the_cpu(
     dtype: torch.dtype, shift: float, kernels_run: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in plain torch, where there is no Triton."""
-    monkeypatch.setattr(all_clouds, "kernels_run_on", lambda device: kernels_run)
+    monkeypatch.setattr(all_clouds, "run_on", lambda device: kernels_run)
     x = lattice(3, 5_000, dtype, shift)
     samples = farthest_point_sample(x, 512)
     assert_close(farthest_point_sample(x.to(device), 512).cpu(), samples)
@@ -66,7 +67,8 @@ def test_indices_are_those_of_the_cpu(
 
 def test_public_functions_take_the_kernels(device: torch.device) -> None:
     x = lattice(2, 3_000, torch.float32, 0.0).to(device)
-    all_clouds.kernels_run_on.cache_clear()
+    twins.missing.cache_clear()
+    twins.warn_once.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert kernels(lambda: farthest_point_sample(x, 300)) < 30
@@ -108,7 +110,7 @@ def test_the_network_waits_once(device: torch.device) -> None:
 @pytest.mark.parametrize("kernels_run", [True, False])
 def test_memory_is_bounded(kernels_run: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """10^10 pairs; in plain torch a table of 2^24 distances, its differences and ranks are 300 MB."""
-    monkeypatch.setattr(all_clouds, "kernels_run_on", lambda device: kernels_run)
+    monkeypatch.setattr(all_clouds, "run_on", lambda device: kernels_run)
     x = torch.rand(1, 100_000, 3, device=device)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

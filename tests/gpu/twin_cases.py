@@ -44,7 +44,10 @@ PROBLEMS = {
 
 @pytest.fixture
 def twin(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let float32 go to the twin in the interpreter as well; what is returned grows by one with every call of it."""
+    """Let float32 go to the twin in the interpreter as well; what is returned grows by one with every call of it.
+
+    The interpreter takes its time for each tensor, and tiles are as many tensors as a lane has points.
+    """
     from probemb_lib._triton import similarity_sums as launches
 
     calls: list[int] = []
@@ -55,17 +58,23 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         log_std: Tensor,
         c_mean: Tensor,
         c_log_std: Tensor,
-        index: InstanceIndex,
+        index: Tensor,
+        order: Tensor,
+        ptr: Tensor,
+        instance_ptr: Tensor,
+        batch: Tensor,
         of_sums: Tensor | None,
         outside: bool,
         gradients: bool,
     ) -> list[Tensor]:
         calls.append(1)
-        return all_clouds(mean, log_std, c_mean, c_log_std, index, of_sums, outside, gradients)
+        of_index = (index, order, ptr, instance_ptr, batch)
+        return all_clouds(mean, log_std, c_mean, c_log_std, *of_index, of_sums, outside, gradients)
 
     monkeypatch.setattr(launches, "all_clouds", counted)
     if DEVICE == "cpu":
         monkeypatch.setattr(module, "_has_twin", lambda *xs: all(x.dtype == torch.float32 for x in xs))
+        monkeypatch.setattr(launches, "MAX_POINTS_A_LANE", 2)
     return calls
 
 
@@ -132,9 +141,9 @@ def test_values_and_gradients(name: str, per_instance: bool, outside: bool, twin
 def test_error_is_that_of_torch(per_instance: bool, dim: int, twin: list[int]) -> None:
     """With many terms there is no luck."""
     generator = torch.Generator().manual_seed(dim)
-    labels = torch.arange(400) % 4
+    labels = torch.arange(200) % 4
     mean = torch.rand(4, dim, generator=generator)
-    noise = torch.randn(4, 400, dim, generator=generator)
+    noise = torch.randn(4, 200, dim, generator=generator)
     points = GaussianEmbedding(mean[labels] + 0.1 * noise[0], 0.3 * noise[1] - 2).to(DEVICE)
     centers = GaussianEmbedding(mean + 0.05 * noise[2, :4], 0.3 * noise[3, :4] - 2).to(DEVICE)
     index = index_instances(labels.to(DEVICE))
@@ -161,7 +170,7 @@ def test_the_measure_rejects(twin: list[int]) -> None:
 
 
 @MODES
-@pytest.mark.parametrize(("rows", "points_a_lane"), [(1, 1), (3, 2), (4096, 1)])
+@pytest.mark.parametrize(("rows", "points_a_lane"), [(1, 1), (3, 8), (4096, 1)])
 def test_programs_with_several_tiles(
     per_instance: bool, rows: int, points_a_lane: int, twin: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +243,32 @@ def test_gradients_of_some_inputs_only(per_instance: bool, twin: list[int]) -> N
     (slope,) = torch.autograd.grad(value, x.mean, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+@MODES
+def test_under_torch_compile(per_instance: bool, twin: list[int]) -> None:
+    """The operator is opaque to the compiler and calls the twin."""
+    points, centers, index = on_device(draw_problem(17, n=50, num_clouds=2))
+    sums, slopes = run(points, centers, index, per_instance, True)
+    torch.compiler.reset()
+    calls = len(twin)
+    compiled = torch.compile(similarity_sums, fullgraph=True, backend="inductor" if DEVICE == "cuda" else "aot_eager")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(run.__globals__, "similarity_sums", compiled)
+        sums_compiled, slopes_compiled = run(points, centers, index, per_instance, True)
+    assert len(twin) == 2 * calls
+    for a, b in zip((*sums_compiled, *slopes_compiled), (*sums, *slopes), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_layout_of_results_is_as_announced(weighted: bool, twin: list[int]) -> None:
+    points, centers, index = on_device(PROBLEMS["plane"])
+    of_sums = torch.rand(2, index.num_instances, device=DEVICE) if weighted else None
+    of_index = (index.index, index.order, index.ptr, index.instance_ptr, index.batch)
+    args = (*points, *centers, *of_index, of_sums, True, True, False)
+    torch.library.opcheck(torch.ops.probemb_lib.similarity_sums.default, args, test_utils=("test_faketensor",))
+    assert twin
 
 
 # --- extremes

@@ -7,22 +7,20 @@ large tensors. Nothing is read back. Everything is given checked and without gra
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from probemb_adapters.networks._squares import covariance_of, in_all_clouds, squared_distance, squared_norm
+from probemb_lib.twins import run_on
 
 MOST_NEAREST = 8  # of the Triton kernel, which keeps them in registers
-OLDEST_TRITON = (3, 3)  # for which the kernels are compiled and tested
 
 
 def farthest(positions: Tensor, first: Tensor, count: int) -> Tensor:
     """Farthest points (B, count) from positions (B, N, 3) and the first samples (B,)."""
-    if positions.is_cuda and kernels_run_on(positions.device):
+    if positions.is_cuda and run_on(positions.device):
         from probemb_adapters.networks._triton.farthest_points import farthest as by_kernel
 
         return by_kernel(positions, first, count)
@@ -40,36 +38,9 @@ def farthest(positions: Tensor, first: Tensor, count: int) -> Tensor:
     return torch.stack(samples, 1)
 
 
-@functools.cache
-def kernels_run_on(device: torch.device) -> bool:
-    """Whether the Triton kernels are taken there; says once why they are not."""
-    lack = _lack(device)
-    if lack is not None:
-        warnings.warn(
-            f"geometry of point clouds on {device} is in plain torch, many times slower than its kernels: {lack}",
-            stacklevel=2,
-        )
-    return lack is None
-
-
-def _lack(device: torch.device) -> str | None:
-    if torch.version.cuda is None:
-        return "they are for NVIDIA GPUs"
-    capability = torch.cuda.get_device_capability(device)
-    if capability < (8, 0):
-        return f"they need compute capability 8.0, and this GPU has {capability[0]}.{capability[1]}"
-    try:
-        import triton
-    except ImportError:
-        return "Triton is missing; pip install triton"
-    if tuple(int(number) for number in triton.__version__.split(".")[:2]) < OLDEST_TRITON:
-        return f"Triton {triton.__version__} is too old; pip install 'triton>={OLDEST_TRITON[0]}.{OLDEST_TRITON[1]}'"
-    return None
-
-
 def balls(centers: Tensor, positions: Tensor, radius: float, count: int, tile: int) -> Tensor:
     """The first points in each ball: (B, M, 3), (B, N, 3) -> (B, M, count)."""
-    if centers.is_cuda and kernels_run_on(centers.device):
+    if centers.is_cuda and run_on(centers.device):
         from probemb_adapters.networks._triton.balls import balls as by_kernel
 
         return by_kernel(centers, positions, radius, count)
@@ -91,7 +62,7 @@ def _balls(centers: Tensor, planes: Tensor, radius: float, count: int) -> Tensor
 
 def nearest(queries: Tensor, positions: Tensor, k: int, tile: int) -> tuple[Tensor, Tensor]:
     """Squared distances and indices of the nearest: (B, N, 3), (B, M, 3) -> (B, N, k) twice."""
-    if queries.is_cuda and k <= MOST_NEAREST and kernels_run_on(queries.device):
+    if queries.is_cuda and k <= MOST_NEAREST and run_on(queries.device):
         from probemb_adapters.networks._triton.nearest import nearest as by_kernel
 
         return by_kernel(queries, positions, k)
