@@ -117,7 +117,9 @@ def _index_points(instance: Tensor, batch: Tensor | None, id_bits: int) -> Insta
     facts = [below, instance.amax()[None], *([changes[-1:]] if n > 1 else [instance.new_zeros(1)])]
     if batch is not None:
         facts += [batch[:1], batch[-1:], (batch[1:] < batch[:-1]).any()[None]]
-    *below, largest, changed, low, high, unsorted = [*torch.cat(facts).tolist(), *([0, 0, 0] if batch is None else [])]
+    answers: list[int] = torch.cat(facts).tolist()
+    counts, (largest, changed, *of_clouds) = answers[: len(below)], answers[len(below) :]
+    low, high, unsorted = of_clouds if of_clouds else (0, 0, 0)
     if batch is not None and unsorted:
         low, high = torch.stack(batch.aminmax()).tolist()
     if low < 0:
@@ -129,14 +131,14 @@ def _index_points(instance: Tensor, batch: Tensor | None, id_bits: int) -> Insta
         negative = int((names < 0).sum())
         ranked = _index_points(torch.where(instance < 0, instance, ranks - negative), batch, RANK_BITS)
         return ranked._replace(id=names[negative:][ranked.id])
-    if below[0] > 0 or below[NO_INSTANCE - IGNORED] > below[1]:
+    if counts[0] > 0 or counts[NO_INSTANCE - IGNORED] > counts[1]:
         wrong = (instance < 0) & (instance != NO_INSTANCE) & (instance != IGNORED)
         raise ValueError(
             f"expected instance ids >= 0, {NO_INSTANCE} (no instance) or {IGNORED} (ignored), got "
             f"{int(instance[wrong][0])}; probemb_lib.LabelConvention converts what other codebases use"
         )
 
-    ignored, first = below[1], below[-1]  # of the sorted points, ``first`` is the first member of an instance
+    ignored, first = counts[1], counts[-1]  # of the sorted points, ``first`` is the first member of an instance
     others = (ignored > 0) + (first > ignored)  # numbers that are not an instance's
     num_clouds, num_instances = high + 1, changed + 1 - others
     counting = numbers[-IGNORED:] if num_clouds <= n else torch.arange(num_clouds + 1, device=instance.device)
