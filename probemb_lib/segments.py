@@ -7,6 +7,7 @@ results repeat to the bit on every device. Sums are accumulated in float64.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -111,6 +112,12 @@ def sum_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
     return torch.segment_reduce(wide, "sum", offsets=offsets, axis=x.ndim - 1, initial=0).to(x.dtype)
 
 
+def max_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
+    """The largest of each segment, (M,) → (S,), without a derivative; 0 of an empty one."""
+    largest = torch.segment_reduce(x, "max", offsets=ptr, axis=0, initial=-math.inf)
+    return largest.masked_fill(largest == -math.inf, 0)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x if x.device.type == "mps" else x.double()  # MPS has no float64
 
@@ -141,20 +148,7 @@ def expand_segments(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
 
 def segment_logsumexp(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
     """ln Σ exp(x) over each segment: (M,) → (S,); an empty segment gives 0, with gradient 0."""
-    low = torch.finfo(x.dtype).min
-    peak = torch.segment_reduce(x.detach(), "max", offsets=ptr, axis=0, initial=low).clamp_max(0.5 * -low)
-    peak = torch.where(ptr.diff() > 0, peak, 0.0)
+    peak = max_of_segments(x.detach(), ptr)
     total = segment_sum((x - take(peak, segment)).exp(), ptr, segment)
-    return torch.where(ptr.diff() > 0, peak + torch.where(ptr.diff() > 0, total, 1.0).log(), 0.0)
-
-
-def mean_over_clouds(per_cloud: Tensor, has_term: Tensor, like: Tensor) -> Tensor:
-    """Mean of the clouds' terms over the clouds that have one; without any, a zero that still carries a gradient.
-
-    Args:
-        per_cloud: (B,), finite also where ``has_term`` is false.
-        has_term: (B,) bool.
-        like: a tensor of the graph that the zero hangs on, so that all processes of a run see the same graph.
-    """
-    total = torch.where(has_term, per_cloud, 0.0).sum()
-    return total / has_term.sum().clamp_min(1) + like[:0].sum()
+    is_empty = ptr[1:] == ptr[:-1]
+    return peak + (total + is_empty).log()

@@ -12,11 +12,11 @@ background, Q[i, background] = 1 − κ on points of an instance, and the optimu
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.head import HeadOutput
+from probemb_lib.labels import NO_INSTANCE
 from probemb_lib.losses._terms import ScoreTargets, targets_and_similarity
 
 
@@ -47,6 +47,7 @@ def center_aware(
         ValueError: shapes; a class outside [0, L); an instance of the background's class; ``complement`` without a
             background.
 
+    >>> import torch
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(2, 3), torch.zeros(2, 3))
     >>> center_aware(HeadOutput(x, torch.zeros(2, 2)), torch.tensor([0, 0]), torch.tensor([1, 1]))  # ½ ln 2
@@ -55,22 +56,25 @@ def center_aware(
     if complement and background is None:
         raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
     targets, kappa = targets_and_similarity(output, instance, semantic, batch, background, covariance)
-    return center_aware_of(targets, kappa, complement=complement, weight=weight)
+    return targets.average(center_aware_of(targets, kappa, complement=complement, weight=weight))
 
 
 def center_aware_of(targets: ScoreTargets, kappa: Tensor, *, complement: bool, weight: Tensor | None) -> Tensor:
-    """The loss from shared terms."""
+    """The loss of each point (N,), from shared terms."""
     log_p = targets.logits.log_softmax(dim=1)
     num_classes = log_p.shape[1]
-    if weight is not None and weight.shape != (num_classes,):
+    if weight is None:
+        weight = log_p.new_full((num_classes,), 1 / num_classes)
+    elif weight.shape == (num_classes,):
+        weight = weight.to(log_p) / num_classes
+    else:
         raise ValueError(f"expected weight ({num_classes},), got {tuple(weight.shape)}")
-    cross_entropy = -log_p if weight is None else -log_p * weight.to(log_p)
-    of_target = cross_entropy.gather(1, targets.target.clamp_min(0)[:, None]).squeeze(1)
-    q = torch.where(targets.foreground, kappa, (targets.target >= 0).to(kappa.dtype))  # background points: 1
-    loss = q * of_target
+    of_target = nn.functional.nll_loss(log_p, targets.target, weight, ignore_index=NO_INSTANCE, reduction="none")
+    loss = of_target * kappa.masked_fill(targets.instances.index < 0, 1)  # background points: 1
     if complement and targets.background is not None:
-        loss = loss + torch.where(targets.foreground, (1 - kappa) * cross_entropy[:, targets.background], 0.0)
-    return targets.average(loss) / num_classes
+        of_background = -weight[targets.background] * log_p[:, targets.background]
+        loss = loss + (1 - kappa) * targets.foreground * of_background
+    return loss
 
 
 class CenterAwareLoss(nn.Module):
@@ -111,5 +115,5 @@ class CenterAwareLoss(nn.Module):
         )
 
     def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
-        """The loss where targets and κ of the points with their own instance, (N,), are known already."""
+        """The loss of each point (N,), where targets and κ of the points with their own instance are known already."""
         return center_aware_of(targets, kappa, complement=self.complement, weight=self.weight)
