@@ -48,13 +48,13 @@ class _MemberSimilarity(torch.autograd.Function):
     def forward(
         ctx: Any, mean: Tensor, log_std: Tensor, index: InstanceIndex, independent: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        instance, size = index.member_instance, index.size.to(mean.dtype)
+        instance, size = index.member_instance, index.size
         members = take(columns(GaussianEmbedding(mean.detach(), log_std.detach())), index.member)  # (2, D, M)
         moments = torch.stack([members[0], torch.exp(2 * members[1])])  # μ and σ²
         centers = sum_of_segments(moments, index.member_ptr) / size  # (2, D, K)
         c_log_std = 0.5 * centers[1].log()
         if independent:
-            c_log_std = c_log_std - 0.5 * size.log()
+            c_log_std = c_log_std - 0.5 * size.to(mean.dtype).log()
         own = own_similarity(moments, centers, size if independent else None, instance)
         ctx.save_for_backward(own.slopes, own.share, instance, index.member, index.member_ptr, size)
         ctx.length = mean.shape[0]
@@ -67,16 +67,16 @@ class _MemberSimilarity(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, None, None]:
         slopes, share, instance, member, ptr, size = ctx.saved_tensors
         scaled = slopes * (0.5 * of_log_kappa)  # (3, D, M)
-        of_centers = torch.stack([of_mean.T, of_log_std.T]) - sum_of_segments(scaled[::2], ptr)
+        of_centers = torch.stack([of_mean.T, of_log_std.T]) - sum_of_segments(scaled[1:], ptr)
         through = take(of_centers / size, instance)  # (2, D, M)
-        scaled[0].add_(through[0])
-        scaled[1].addcmul_(through[1], share)
+        scaled[1].add_(through[0])
+        scaled[0].addcmul_(through[1], share)
         grad = put(scaled[:2], member, ctx.length)
-        return grad[0].T, grad[1].T, None, None
+        return grad[1].T, grad[0].T, None, None
 
 
 class OwnSimilarity(NamedTuple):
-    """Of each member point with its instance: ln κ (M,); s, (h + q ρ) p and (h − q) p (3, D, M); σ_i² / V_k (D, M)."""
+    """Of each member point with its instance: ln κ (M,); (h + q ρ) p, s and (h − q) p (3, D, M); σ_i² / V_k (D, M)."""
 
     log_kappa: Tensor
     slopes: Tensor
@@ -84,7 +84,7 @@ class OwnSimilarity(NamedTuple):
 
 
 def own_similarity(moments: Tensor, centers: Tensor, size: Tensor | None, instance: Tensor) -> OwnSimilarity:
-    """From μ and σ² of the members (2, D, M), and μ and V of the instances (2, D, K); their variance is V / ``size``."""
+    """From μ and σ² of the members (2, D, M), and μ and V of the instances (2, D, K); σ_k² is V / ``size``."""
     (mean, variance), (c_mean, c_variance) = moments, take(centers, instance)
     ratio = share = variance / c_variance
     if size is not None:
@@ -97,5 +97,5 @@ def own_similarity(moments: Tensor, centers: Tensor, size: Tensor | None, instan
     # The cut keeps float32 from infinity at σ ratios beyond e^44.
     sinh2 = (h / ratio).mul_(h).clamp_max_(1e38).mul_(0.25)
     log_kappa = -0.25 * sinh2.log1p_().add_(q).sum(0)
-    slopes = [s, torch.addcmul(h, q, ratio).mul_(part), (h - q).mul_(part)]
+    slopes = [torch.addcmul(h, q, ratio).mul_(part), s, (h - q).mul_(part)]
     return OwnSimilarity(log_kappa, torch.stack(slopes), share)

@@ -34,8 +34,8 @@ def mean_over_clouds(*terms: CloudTerm) -> tuple[Tensor, ...]:
     total = torch.stack([term.total for term in terms])  # (T, B)
     count = torch.stack([term.count for term in terms]).to(total.dtype)
     has_term = count > 0
-    weight = has_term / (count.clamp_min(1) * has_term.sum(1, keepdim=True).clamp_min(1))
-    return (total * weight.to(total.dtype)).sum(1).unbind()
+    weight = has_term / (count * has_term.sum(1, keepdim=True)).clamp_min(1)
+    return (total * weight).sum(1).unbind()
 
 
 def sum_over_clouds(x: Tensor, index: InstanceIndex) -> Tensor:
@@ -139,10 +139,10 @@ class ScoreTargets(NamedTuple):
         """(N,) bool, the point has an instance and a class."""
         return (self.target >= 0) & (self.instances.index >= 0)
 
-    def similarity(self, log_own: Tensor) -> Tensor:
-        """κ of each point with its own instance (N,), a constant, from ln κ of the member points; 0 where there is
-        none."""
-        kappa = self.logits.new_zeros(self.logits.shape[0])
+    def similarity(self, log_own: Tensor, elsewhere: float) -> Tensor:
+        """κ of each point with its own instance (N,), a constant, from ln κ of the member points; ``elsewhere`` where
+        there is none."""
+        kappa = self.logits.new_full(self.logits.shape[:1], elsewhere)
         return kappa.index_copy_(0, self.instances.member, log_own.detach().exp().to(kappa.dtype))
 
     def average(self, per_point: Tensor) -> Tensor:
@@ -192,10 +192,10 @@ def targets_and_similarity(
     background: int | None,
     covariance: Covariance,
 ) -> tuple[ScoreTargets, Tensor]:
-    """Targets of a batch, and κ of its points with their own instance (N,): what a score loss alone begins with."""
+    """Targets of a batch, and ln κ of the member points with their own instance: what a score loss alone begins with."""
     targets = score_targets(output.logits, instance, semantic, batch, background)
     x = expanded(output.embedding.detach())
-    return targets, targets.similarity(member_similarity(x, targets.instances, covariance)[1])
+    return targets, member_similarity(x, targets.instances, covariance)[1]
 
 
 def check_background(background: int | None, num_classes: int) -> None:

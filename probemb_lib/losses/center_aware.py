@@ -55,11 +55,11 @@ def center_aware(
     """
     if complement and background is None:
         raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
-    targets, kappa = targets_and_similarity(output, instance, semantic, batch, background, covariance)
-    return targets.average(center_aware_of(targets, kappa, complement=complement, weight=weight))
+    targets, log_own = targets_and_similarity(output, instance, semantic, batch, background, covariance)
+    return targets.average(center_aware_of(targets, log_own, complement=complement, weight=weight))
 
 
-def center_aware_of(targets: ScoreTargets, kappa: Tensor, *, complement: bool, weight: Tensor | None) -> Tensor:
+def center_aware_of(targets: ScoreTargets, log_own: Tensor, *, complement: bool, weight: Tensor | None) -> Tensor:
     """The loss of each point (N,), from shared terms."""
     log_p = targets.logits.log_softmax(dim=1)
     num_classes = log_p.shape[1]
@@ -70,10 +70,11 @@ def center_aware_of(targets: ScoreTargets, kappa: Tensor, *, complement: bool, w
     else:
         raise ValueError(f"expected weight ({num_classes},), got {tuple(weight.shape)}")
     of_target = nn.functional.nll_loss(log_p, targets.target, weight, ignore_index=NO_INSTANCE, reduction="none")
-    loss = of_target * kappa.masked_fill(targets.instances.index < 0, 1)  # background points: 1
+    kappa = targets.similarity(log_own, elsewhere=1)
+    loss = of_target * kappa
     if complement and targets.background is not None:
         of_background = -weight[targets.background] * log_p[:, targets.background]
-        loss = loss + (1 - kappa) * targets.foreground * of_background
+        loss = loss + (1 - kappa) * (targets.target >= 0) * of_background
     return loss
 
 
@@ -114,6 +115,6 @@ class CenterAwareLoss(nn.Module):
             covariance=self.covariance,
         )
 
-    def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
-        """The loss of each point (N,), where targets and κ of the points with their own instance are known already."""
-        return center_aware_of(targets, kappa, complement=self.complement, weight=self.weight)
+    def of_targets(self, targets: ScoreTargets, log_own: Tensor) -> Tensor:
+        """The loss of each point (N,), where targets and ln κ of the members are known already."""
+        return center_aware_of(targets, log_own, complement=self.complement, weight=self.weight)

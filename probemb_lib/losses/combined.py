@@ -88,12 +88,12 @@ class ProbabilisticEmbeddingLoss(nn.Module):
         )
         x, index, log_own = terms.embedding, terms.instances, terms.members.log_own
         targets = score_targets(output.logits, index, semantic, None, self.score.background)
-        score = self.score.of_targets(targets, targets.similarity(log_own))
+        score = self.score.of_targets(targets, log_own)
         sums = sum_over_clouds(torch.stack([score, targets.counted, log_volume(x)]), index)
         score, counted, log_volumes = sums.unbind()
         cloud_terms = [
             dice_of(terms, self.per_instance_dice),
-            CloudTerm(score, counted),
+            CloudTerm(score, counted.detach()),
             entropy_of(log_volumes, terms.points, x.dim, self.entropy_reduction),
         ]
         if self.bce_weight != 0:

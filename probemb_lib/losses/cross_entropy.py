@@ -58,7 +58,7 @@ class ScoreCrossEntropyLoss(nn.Module):
     ) -> Tensor:
         return score_cross_entropy(output, instance, semantic, batch, background=self.background)
 
-    def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
-        """The loss of each point (N,), where targets are known already; ``kappa`` is accepted so that the score losses
-        exchange, and not needed."""
+    def of_targets(self, targets: ScoreTargets, log_own: Tensor) -> Tensor:
+        """The loss of each point (N,), where targets are known already; ``log_own`` is accepted so that the score
+        losses exchange, and not needed."""
         return score_cross_entropy_of(targets)

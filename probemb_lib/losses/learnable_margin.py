@@ -85,7 +85,8 @@ def learnable_margin(
     variance = segment_sum(of_instances, index.instance_ptr, index.batch)  # (B,)
 
     targets = score_targets(output.logits, index, semantic, None, background)
-    phi = targets.similarity(_own_log_phi(x.detach(), center.detach(), log_std.detach(), index))
+    log_phi = _own_log_phi(x.detach(), center.detach(), log_std.detach(), index)
+    phi = targets.similarity(log_phi, elsewhere=0)
     of_points = _seed_errors(targets, phi, foreground_weight)
     seed = sum_over_clouds(of_points[None], index)[0]  # (B,)
 
