@@ -12,7 +12,8 @@ A gradient G by μ_k and ln σ_k reaches the points of k as
 
     ∂μ_k/∂μ_i = 1/n,   ∂ ln σ_k/∂ ln σ_i = σ_i² / (n V_k).
 
-The derivatives are stored by the forward pass. Arithmetic runs with one row a dimension, (D, M), where it vectorizes.
+The derivatives are stored by the forward pass. Arithmetic runs with one row a dimension, (D, M), where it vectorizes;
+on CUDA in eager mode and float32 it is a Triton kernel (``_triton/member_similarity.py``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from probemb_lib.aggregate import Covariance, InstanceIndex, check_covariance
 from probemb_lib.gaussian import GaussianEmbedding, columns
-from probemb_lib.segments import put, sum_of_segments, take
+from probemb_lib.segments import has_twin, put, sum_of_segments, take
 
 
 def member_similarity(
@@ -85,6 +86,10 @@ class OwnSimilarity(NamedTuple):
 
 def own_similarity(moments: Tensor, centers: Tensor, size: Tensor | None, instance: Tensor) -> OwnSimilarity:
     """From μ and σ² of the members (2, D, M), and μ and V of the instances (2, D, K); σ_k² is V / ``size``."""
+    if not torch.compiler.is_compiling() and has_twin(moments):
+        from probemb_lib._triton.member_similarity import own_similarity as twin
+
+        return OwnSimilarity(*twin(moments, centers, size, instance))
     (mean, variance), (c_mean, c_variance) = moments, take(centers, instance)
     ratio = share = variance / c_variance
     if size is not None:

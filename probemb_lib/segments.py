@@ -2,7 +2,8 @@
 
 Points lie along the last axis, (…, N): arithmetic on a row of them vectorizes, and so do sums. Segment sums and their
 transpose (one column repeated over its segment) are each other's derivative. Nothing here scatters with atomics, so
-results repeat to the bit on every device. Sums are accumulated in float64.
+results repeat to the bit on every device. Sums are accumulated in float64: by torch, where a thread of a GPU would add
+up a segment alone, and there by Triton kernels (``_triton/segments.py``).
 """
 
 from __future__ import annotations
@@ -108,14 +109,48 @@ class _ExpandSegments(torch.autograd.Function):
 
 def sum_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
     """Σ over each segment, without a derivative; see :func:`segment_sum`."""
-    wide, offsets = _wide(x).contiguous(), ptr.expand(*x.shape[:-1], -1).contiguous()
-    return torch.segment_reduce(wide, "sum", offsets=offsets, axis=x.ndim - 1, initial=0).to(x.dtype)
+    return _reduced(x, ptr, False)
 
 
 def max_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
     """The largest of each segment, (M,) → (S,), without a derivative; 0 of an empty one."""
-    largest = torch.segment_reduce(x, "max", offsets=ptr, axis=0, initial=-math.inf)
-    return largest.masked_fill(largest == -math.inf, 0)
+    return _reduced(x, ptr, True)
+
+
+def has_twin(x: Tensor) -> bool:
+    """Whether Triton kernels take the place of torch: for float32 on a GPU where they run."""
+    if not x.is_cuda or x.dtype != torch.float32:
+        return False
+    from probemb_lib.similarity_sums import _triton_runs_on  # not above, as it imports this module
+
+    return _triton_runs_on(x.device)
+
+
+def _reduced(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
+    opaque = x.is_cuda and torch.compiler.is_compiling()
+    result: Tensor = (_reduce_opaque if opaque else _reduce)(x, ptr, largest)
+    return result
+
+
+def _reduce(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
+    if has_twin(x):
+        from probemb_lib._triton.segments import reduce_segments
+
+        return reduce_segments(x, ptr, largest)
+    if largest:
+        result = torch.segment_reduce(x, "max", offsets=ptr, axis=0, initial=-math.inf)
+        return result.masked_fill(result == -math.inf, 0)
+    wide, offsets = _wide(x).contiguous(), ptr.expand(*x.shape[:-1], -1).contiguous()
+    return torch.segment_reduce(wide, "sum", offsets=offsets, axis=x.ndim - 1, initial=0).to(x.dtype)
+
+
+# Opaque to torch.compile, which has no kernel of its own for segments.
+_reduce_opaque = torch.library.custom_op("probemb_lib::reduce_segments", _reduce, mutates_args=())
+
+
+@_reduce_opaque.register_fake
+def _(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
+    return x.new_empty((*x.shape[:-1], ptr.shape[0] - 1))
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -192,7 +192,7 @@ def targets_and_similarity(
     background: int | None,
     covariance: Covariance,
 ) -> tuple[ScoreTargets, Tensor]:
-    """Targets of a batch, and ln κ of the member points with their own instance: what a score loss alone begins with."""
+    """Targets of a batch, and ln κ of the members with their own instance: what a score loss alone begins with."""
     targets = score_targets(output.logits, instance, semantic, batch, background)
     x = expanded(output.embedding.detach())
     return targets, member_similarity(x, targets.instances, covariance)[1]
