@@ -39,6 +39,7 @@ def own_similarity(
                 dim,
                 size is not None,
                 BLOCK,
+                enable_fp_fusion=True,
             )
     return log_kappa, slopes, share
 

@@ -26,7 +26,7 @@ MAX_BLOCK = 1024
 
 def parts_of_segment(points: int, segments: int) -> int:
     """How many programs share a segment of average length."""
-    average = points // max(segments, 1)
+    average = points // segments
     return 1 if average <= LONG else min(MAX_PARTS, -(-average // PART))
 
 
@@ -40,15 +40,21 @@ def reduce_segments(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
     block = max(32, min(MAX_BLOCK, triton.next_power_of_2(rows.shape[1] // (segments * parts))))
     with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
         if parts == 1:
-            reduce_kernel[(segments, count)](rows, ptr, result, *rows.stride(), segments, 1, 0, largest, True, block)
-            return result
-        partial = x.new_empty((count, segments * parts), dtype=torch.float64)
-        grid = (segments * parts, count)
-        reduce_kernel[grid](rows, ptr, partial, *rows.stride(), segments, parts, 0, largest, False, block)
-        reduce_kernel[(segments, count)](
-            partial, ptr, result, *partial.stride(), segments, 1, parts, largest, True, triton.next_power_of_2(parts)
-        )
+            _launch(rows, ptr, result, 1, 0, largest, True, block)
+        else:
+            partial = x.new_empty((count, segments * parts), dtype=torch.float64)
+            _launch(rows, ptr, partial, parts, 0, largest, False, block)
+            _launch(partial, ptr, result, 1, parts, largest, True, triton.next_power_of_2(parts))
     return result
+
+
+def _launch(
+    x: Tensor, ptr: Tensor, result: Tensor, parts: int, length: int, largest: bool, last: bool, block: int
+) -> None:
+    segments = ptr.shape[0] - 1
+    reduce_kernel[(segments * parts, x.shape[0])](
+        x, ptr, result, *x.stride(), segments, parts, length, largest, last, block, enable_fp_fusion=True
+    )
 
 
 @triton.jit(do_not_specialize=["row_stride", "segments", "parts", "length"])

@@ -99,16 +99,26 @@ def test_one_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     output, instance, semantic, batch = batch_of(3, False)
     index, loss = index_instances(instance, batch), ProbabilisticEmbeddingLoss()
     readers: list[str] = []
-    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "__index__"):
 
-        def counted(self: Tensor, method: Any = getattr(Tensor, name)) -> Any:
+    def counted(method: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def read(self: Tensor) -> Any:
             readers.append(sys._getframe(1).f_code.co_filename)
             return method(self)
 
-        monkeypatch.setattr(Tensor, name, counted)
+        return read
+
+    for name in ("tolist", "item", "__bool__", "__int__", "__float__", "__index__"):
+        monkeypatch.setattr(Tensor, name, counted(getattr(Tensor, name)))
     torch.autograd.grad(loss(output, index, semantic)["loss"], [*output.embedding, output.logits])
     names = [Path(reader).name for reader in readers]
     assert [name for name in names if name != "similarity_sums.py"] == ["_terms.py"]
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_one_cloud_has_as_many_at_most() -> None:
+    (one, of_one), (four, of_four) = (count(ProbabilisticEmbeddingLoss(), clouds) for clouds in (1, 4))
+    assert one <= four
+    assert of_one <= of_four
 
 
 def test_labels_are_not_checked_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
