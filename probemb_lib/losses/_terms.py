@@ -18,23 +18,23 @@ from probemb_lib.similarity_sums import SimilaritySums, similarity_sums
 
 
 class CloudTerm(NamedTuple):
-    """A term of a loss in each cloud: ``total / count`` where the count is not 0; a cloud without has no term.
+    """A term of a loss in each cloud: ``total / divisor`` where the divisor is not 0; elsewhere there is no term.
 
     Attributes:
         total: (B,), finite also in clouds without the term.
-        count: (B,) integers ≥ 0 of any dtype, without a gradient.
+        divisor: (B,) integers ≥ 0 of any dtype, without a gradient.
     """
 
     total: Tensor
-    count: Tensor
+    divisor: Tensor
 
 
 def mean_over_clouds(*terms: CloudTerm) -> tuple[Tensor, ...]:
     """The mean of each term over the clouds that have it: scalars; 0, with a gradient of 0, where no cloud has it."""
     total = torch.stack([term.total for term in terms])  # (T, B)
-    count = torch.stack([term.count for term in terms]).to(total.dtype)
-    has_term = count > 0
-    weight = has_term / (count * has_term.sum(1, keepdim=True)).clamp_min(1)
+    divisor = torch.stack([term.divisor for term in terms]).to(total.dtype)
+    has_term = divisor > 0
+    weight = has_term / (divisor * has_term.sum(1, keepdim=True)).clamp_min(1)
     return (total * weight).sum(1).unbind()
 
 
@@ -79,7 +79,7 @@ class InstanceTerms(NamedTuple):
         members: of the points with an instance.
         points, instance_counts, member_counts: (B,) points of a cloud that are not ignored, its instances, and their
             points.
-        sums: over all pairs, if asked for.
+        sums: over all pairs.
     """
 
     embedding: GaussianEmbedding
@@ -88,7 +88,7 @@ class InstanceTerms(NamedTuple):
     points: Tensor
     instance_counts: Tensor
     member_counts: Tensor
-    sums: SimilaritySums | None
+    sums: SimilaritySums
 
 
 def expanded(embedding: GaussianEmbedding) -> GaussianEmbedding:
@@ -112,9 +112,9 @@ def instance_terms(
     centers, log_own = member_similarity(x, index, covariance)
     sums = similarity_sums(x, centers, index, per_instance=per_instance, outside=with_outside)
     member_ptr = index.member_ptr.index_select(0, index.instance_ptr)  # members sorted by instance are sorted by cloud
-    counts = torch.stack([index.ptr, index.instance_ptr, member_ptr]).diff().unbind()
+    points, instance_counts, member_counts = torch.stack([index.ptr, index.instance_ptr, member_ptr]).diff().unbind()
     members = Members(log_own, member_ptr, index.point_batch.index_select(0, index.member))
-    return InstanceTerms(x, index, members, *counts, sums)
+    return InstanceTerms(x, index, members, points, instance_counts, member_counts, sums)
 
 
 class ScoreTargets(NamedTuple):
@@ -216,18 +216,17 @@ def _check_classes(
 ) -> None:
     if semantic.numel() == 0:
         return
-    facts = list(semantic.masked_fill(ignored, 0).aminmax())
-    if background is not None:
-        facts.append((classes == background).any())
-    low, high, *in_background = torch.stack(facts).tolist()  # one read-back for all
+    in_background = classes == (NO_INSTANCE - 1 if background is None else background)  # or nothing
+    facts = [*semantic.masked_fill(ignored, 0).aminmax(), in_background.any()]
+    low, high, found = torch.stack(facts).tolist()  # one read-back for all
     if low < 0 or high >= num_classes:
         wrong = ((semantic >= num_classes) | (semantic < 0)) & ~ignored
         raise ValueError(
             f"expected semantic classes in [0, {num_classes}) or {IGNORED} (ignored), got {int(semantic[wrong][0])}; "
             "num_classes counts the background column"
         )
-    if any(in_background):
-        k = int((classes == background).nonzero()[0])
+    if found:
+        k = int(in_background.nonzero()[0])
         raise ValueError(
             f"instance {int(index.id[k])} of cloud {int(index.batch[k])} has class {background}, the background "
             "column; give background points instance -1, or pass background=None if the data set has no background"

@@ -12,6 +12,7 @@ background, Q[i, background] = 1 − κ on points of an instance, and the optimu
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
@@ -47,7 +48,6 @@ def center_aware(
         ValueError: shapes; a class outside [0, L); an instance of the background's class; ``complement`` without a
             background.
 
-    >>> import torch
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(2, 3), torch.zeros(2, 3))
     >>> center_aware(HeadOutput(x, torch.zeros(2, 2)), torch.tensor([0, 0]), torch.tensor([1, 1]))  # ½ ln 2
@@ -74,7 +74,7 @@ def center_aware_of(targets: ScoreTargets, log_own: Tensor, *, complement: bool,
     loss = of_target * kappa
     if complement and targets.background is not None:
         of_background = -weight[targets.background] * log_p[:, targets.background]
-        loss = loss + (1 - kappa) * (targets.target >= 0) * of_background
+        loss = loss + torch.where(targets.foreground, (1 - kappa) * of_background, 0.0)
     return loss
 
 
