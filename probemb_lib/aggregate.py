@@ -210,14 +210,19 @@ def aggregate_instances(
 
 def aggregate_members(x: Tensor, index: InstanceIndex, covariance: Covariance) -> Tensor:
     """:func:`aggregate_instances` of the members' μ and ln σ (2, D, M), in the order of ``index.member``: (2, D, K)."""
-    if covariance not in ("mean", "independent"):
-        raise ValueError(f'expected covariance "mean" or "independent", got {covariance!r}')
+    check_covariance(covariance)
     moments = torch.stack([x[0], torch.exp(2 * x[1])])
     mean, variance = (segment_sum(moments, index.member_ptr, index.member_instance) / index.size).unbind()
     log_std = 0.5 * torch.log(variance)
     if covariance == "independent":
         log_std = log_std - 0.5 * torch.log(index.size.to(log_std.dtype))
     return torch.stack([mean, log_std])
+
+
+def check_covariance(covariance: Covariance) -> None:
+    """One of the two."""
+    if covariance not in ("mean", "independent"):
+        raise ValueError(f'expected covariance "mean" or "independent", got {covariance!r}')
 
 
 def instance_classes(semantic: Tensor, index: InstanceIndex, num_classes: int) -> Tensor:
@@ -232,13 +237,15 @@ def instance_classes(semantic: Tensor, index: InstanceIndex, num_classes: int) -
     >>> instance_classes(torch.tensor([2, 1, 1]), index_instances(torch.tensor([0, 0, 0])), 3)
     tensor([1])
     """
-    voted = semantic.index_select(0, index.member)
-    key = index.member_instance * (num_classes + 1) + torch.where(voted >= 0, voted, num_classes)
-    votes = torch.zeros(index.num_instances * (num_classes + 1), dtype=torch.int64, device=semantic.device)
-    votes = votes.scatter_add(0, key, torch.ones_like(key)).view(-1, num_classes + 1)[:, :num_classes]
-    # argmax does not promise the lowest of equal votes: rank by votes, then by class.
-    rank = votes * num_classes - torch.arange(num_classes, device=votes.device)
-    return torch.where(votes.sum(1) > 0, rank.argmax(1), NO_INSTANCE)
+    # One key a point; ignored points vote in a column of their own, the last.
+    columns = num_classes + 1
+    voted = semantic.index_select(0, index.member).clamp(-1, num_classes - 1).remainder(columns)
+    key = torch.add(voted, index.member_instance, alpha=columns)
+    # argmax does not promise the lowest of equal votes: rank by votes · L − class, which is positive with a vote.
+    rank = torch.arange(0, -columns, -1, device=key.device).repeat(index.num_instances)
+    rank = rank.scatter_add_(0, key, torch.full_like(key, num_classes)).view(-1, columns)[:, :num_classes]
+    best, classes = rank.max(dim=1)
+    return classes.masked_fill_(best <= 0, NO_INSTANCE)
 
 
 def _integers(x: Tensor, name: str) -> Tensor:

@@ -2,11 +2,13 @@
 
 Points lie along the last axis, (…, N): arithmetic on a row of them vectorizes, and so do sums. Segment sums and their
 transpose (one column repeated over its segment) are each other's derivative. Nothing here scatters with atomics, so
-results repeat to the bit on every device. Sums are accumulated in float64.
+results repeat to the bit on every device. Sums are accumulated in float64: by torch, where a thread of a GPU would add
+up a segment alone, and there by Triton kernels (``_triton/segments.py``).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -107,8 +109,48 @@ class _ExpandSegments(torch.autograd.Function):
 
 def sum_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
     """Σ over each segment, without a derivative; see :func:`segment_sum`."""
+    return _reduced(x, ptr, False)
+
+
+def max_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
+    """The largest of each segment, (M,) → (S,), without a derivative; 0 of an empty one."""
+    return _reduced(x, ptr, True)
+
+
+def has_twin(x: Tensor) -> bool:
+    """Whether Triton kernels take the place of torch: for float32 on a GPU where they run."""
+    if not x.is_cuda or x.dtype != torch.float32:
+        return False
+    from probemb_lib.similarity_sums import _triton_runs_on  # not above, as it imports this module
+
+    return _triton_runs_on(x.device)
+
+
+def _reduced(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
+    opaque = x.is_cuda and torch.compiler.is_compiling()
+    result: Tensor = (_reduce_opaque if opaque else _reduce)(x, ptr, largest)
+    return result
+
+
+def _reduce(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
+    if has_twin(x):
+        from probemb_lib._triton.segments import reduce_segments
+
+        return reduce_segments(x, ptr, largest)
+    if largest:
+        result = torch.segment_reduce(x, "max", offsets=ptr, axis=0, initial=-math.inf)
+        return result.masked_fill(result == -math.inf, 0)
     wide, offsets = _wide(x).contiguous(), ptr.expand(*x.shape[:-1], -1).contiguous()
     return torch.segment_reduce(wide, "sum", offsets=offsets, axis=x.ndim - 1, initial=0).to(x.dtype)
+
+
+# Opaque to torch.compile, which has no kernel of its own for segments.
+_reduce_opaque = torch.library.custom_op("probemb_lib::reduce_segments", _reduce, mutates_args=())
+
+
+@_reduce_opaque.register_fake
+def _(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
+    return x.new_empty((*x.shape[:-1], ptr.shape[0] - 1))
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -141,20 +183,7 @@ def expand_segments(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
 
 def segment_logsumexp(x: Tensor, ptr: Tensor, segment: Tensor) -> Tensor:
     """ln Σ exp(x) over each segment: (M,) → (S,); an empty segment gives 0, with gradient 0."""
-    low = torch.finfo(x.dtype).min
-    peak = torch.segment_reduce(x.detach(), "max", offsets=ptr, axis=0, initial=low).clamp_max(0.5 * -low)
-    peak = torch.where(ptr.diff() > 0, peak, 0.0)
+    peak = max_of_segments(x.detach(), ptr)
     total = segment_sum((x - take(peak, segment)).exp(), ptr, segment)
-    return torch.where(ptr.diff() > 0, peak + torch.where(ptr.diff() > 0, total, 1.0).log(), 0.0)
-
-
-def mean_over_clouds(per_cloud: Tensor, has_term: Tensor, like: Tensor) -> Tensor:
-    """Mean of the clouds' terms over the clouds that have one; without any, a zero that still carries a gradient.
-
-    Args:
-        per_cloud: (B,), finite also where ``has_term`` is false.
-        has_term: (B,) bool.
-        like: a tensor of the graph that the zero hangs on, so that all processes of a run see the same graph.
-    """
-    total = torch.where(has_term, per_cloud, 0.0).sum()
-    return total / has_term.sum().clamp_min(1) + like[:0].sum()
+    is_empty = ptr[1:] == ptr[:-1]
+    return peak + (total + is_empty).log()

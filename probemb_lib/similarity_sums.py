@@ -151,9 +151,11 @@ class _PerInstance(torch.autograd.Function):
 
 def _scale_by_cloud(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
     """Σ_s of the derivatives (S, 2, D, N) times the upstream gradient (S, B) of each point's cloud: (2, D, N)."""
-    result = torch.zeros_like(grad[0])
-    for g, of_cloud in zip(grad, scale, strict=True):
-        result.addcmul_(g, of_cloud if of_cloud.shape[0] == 1 else of_cloud.index_select(0, cloud))
+    if scale.shape[1] > 1:
+        scale = scale.index_select(1, cloud)
+    result = grad[0] * scale[0]
+    for g, factor in zip(grad[1:], scale[1:], strict=True):
+        result.addcmul_(g, factor)
     return result
 
 

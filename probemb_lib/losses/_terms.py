@@ -1,34 +1,100 @@
-"""What the losses share: the similarity of points to their own instance, and the targets of the score maps."""
+"""What the losses share: terms of clouds and their mean, the similarity of points to their own instance, and the
+targets of the score maps."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from probemb_lib.aggregate import (
-    Covariance,
-    InstanceIndex,
-    aggregate_members,
-    as_index,
-    instance_classes,
-)
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, columns
+from probemb_lib.aggregate import Covariance, InstanceIndex, as_index, instance_classes
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
 from probemb_lib.head import HeadOutput
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.member_similarity import member_similarity
-from probemb_lib.segments import gather_points, mean_over_clouds, segment_sum
+from probemb_lib.segments import sum_of_segments, take
 from probemb_lib.similarity_sums import SimilaritySums, similarity_sums
 
 
+class CloudTerm(NamedTuple):
+    """A term of a loss in each cloud: ``total / divisor`` where the divisor is not 0; elsewhere there is no term.
+
+    Attributes:
+        total: (B,), finite also in clouds without the term.
+        divisor: (B,) integers ≥ 0 of any dtype, without a gradient.
+    """
+
+    total: Tensor
+    divisor: Tensor
+
+
+def mean_over_clouds(*terms: CloudTerm) -> tuple[Tensor, ...]:
+    """The mean of each term over the clouds that have it: scalars; 0, with a gradient of 0, where no cloud has it."""
+    total = torch.stack([term.total for term in terms])  # (T, B)
+    divisor = torch.stack([term.divisor for term in terms]).to(total.dtype)
+    has_term = divisor > 0
+    weight = has_term / (divisor * has_term.sum(1, keepdim=True)).clamp_min(1)
+    return (total * weight).sum(1).unbind()
+
+
+def sum_over_clouds(x: Tensor, index: InstanceIndex) -> Tensor:
+    """Σ over the points of each cloud that are not ignored: (R, N) → (R, B)."""
+    result: Tensor = _CloudSum.apply(x, index)
+    return result
+
+
+class _CloudSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: InstanceIndex) -> Tensor:
+        ctx.save_for_backward(index.point_batch, index.valid)
+        return sum_of_segments(take(x.detach(), index.order), index.ptr)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        point_batch, valid = ctx.saved_tensors
+        return grad.index_select(1, point_batch) * valid, None
+
+
+class Members(NamedTuple):
+    """What a loss asks of the points with an instance, sorted by instance and so by cloud.
+
+    Attributes:
+        log_own: (M,) ln κ of each with its own instance.
+        ptr: (B+1,) cloud b owns ``log_own[ptr[b]:ptr[b+1]]``.
+        cloud: (M,) cloud of each.
+    """
+
+    log_own: Tensor
+    ptr: Tensor
+    cloud: Tensor
+
+
 class InstanceTerms(NamedTuple):
-    """Aggregation and similarities of one batch, computed once and shared by the losses."""
+    """Aggregation and similarities of one batch, computed once and shared by the losses.
+
+    Attributes:
+        embedding: N Gaussians with μ and ln σ of one shape (N, D), float32 or better.
+        instances: their index.
+        members: of the points with an instance.
+        points, instance_counts, member_counts: (B,) points of a cloud that are not ignored, its instances, and their
+            points.
+        sums: over all pairs.
+    """
 
     embedding: GaussianEmbedding
     instances: InstanceIndex
-    log_own: Tensor  # (M,) ln κ of each member point with its own instance
-    sums: SimilaritySums | None
+    members: Members
+    points: Tensor
+    instance_counts: Tensor
+    member_counts: Tensor
+    sums: SimilaritySums
+
+
+def expanded(embedding: GaussianEmbedding) -> GaussianEmbedding:
+    """The checked embedding, with ln σ of the shape of μ."""
+    x = check_embedding(embedding)
+    return GaussianEmbedding(x.mean, x.log_std.expand_as(x.mean))
 
 
 def instance_terms(
@@ -37,17 +103,18 @@ def instance_terms(
     batch: Tensor | None,
     covariance: Covariance,
     *,
-    with_sums: bool = False,
     with_outside: bool = False,
     per_instance: bool = False,
 ) -> InstanceTerms:
-    x = check_embedding(embedding)
+    """Aggregate, and compare the points with their own instance and with all of their cloud."""
+    x = expanded(embedding)
     index = as_index(instance, batch, x.mean)
-    members = gather_points(columns(x), index.member)  # (2, D, M)
-    c = aggregate_members(members, index, covariance)  # (2, D, K)
-    centers = GaussianEmbedding(*c.transpose(1, 2).unbind())
-    sums = similarity_sums(x, centers, index, per_instance=per_instance, outside=with_outside) if with_sums else None
-    return InstanceTerms(x, index, member_similarity(members, c, index), sums)
+    centers, log_own = member_similarity(x, index, covariance)
+    sums = similarity_sums(x, centers, index, per_instance=per_instance, outside=with_outside)
+    member_ptr = index.member_ptr.index_select(0, index.instance_ptr)  # members sorted by instance are sorted by cloud
+    points, instance_counts, member_counts = torch.stack([index.ptr, index.instance_ptr, member_ptr]).diff().unbind()
+    members = Members(log_own, member_ptr, index.point_batch.index_select(0, index.member))
+    return InstanceTerms(x, index, members, points, instance_counts, member_counts, sums)
 
 
 class ScoreTargets(NamedTuple):
@@ -56,7 +123,6 @@ class ScoreTargets(NamedTuple):
     Attributes:
         logits: (N, L), float32 or better.
         target: (N,) class of the point's instance; ``background`` where it has none; −1 where nothing is asked.
-        foreground: (N,) bool, the point has an instance and a class.
         counted: (N,) bool, the point is ignored neither as instance nor as class.
         instances: their index.
         background: column of points of no instance, or None.
@@ -64,26 +130,25 @@ class ScoreTargets(NamedTuple):
 
     logits: Tensor
     target: Tensor
-    foreground: Tensor
     counted: Tensor
     instances: InstanceIndex
     background: int | None
 
-    def similarity(self, log_own: Tensor) -> Tensor:
-        """κ of each point with its own instance (N,), a constant, from ln κ of the member points; 0 where there is
-        none."""
-        kappa = self.logits.new_zeros(self.logits.shape[0])
-        return kappa.index_copy(0, self.instances.member, log_own.detach().exp().to(kappa.dtype))
+    @property
+    def foreground(self) -> Tensor:
+        """(N,) bool, the point has an instance and a class."""
+        return (self.target >= 0) & (self.instances.index >= 0)
+
+    def similarity(self, log_own: Tensor, elsewhere: float) -> Tensor:
+        """κ of each point with its own instance (N,), a constant, from ln κ of the member points; ``elsewhere`` where
+        there is none."""
+        kappa = self.logits.new_full(self.logits.shape[:1], elsewhere)
+        return kappa.index_copy_(0, self.instances.member, log_own.detach().exp().to(kappa.dtype))
 
     def average(self, per_point: Tensor) -> Tensor:
-        """Mean over the counted points of a cloud, then over the clouds that have any."""
-        count, total = self._per_cloud(self.counted.to(per_point.dtype)), self._per_cloud(per_point)
-        return mean_over_clouds(total / count.clamp_min(1), count > 0, self.logits)
-
-    def _per_cloud(self, per_point: Tensor) -> Tensor:
-        i = self.instances
-        clouds = i.point_batch.index_select(0, i.order)
-        return segment_sum(gather_points(per_point, i.order), i.ptr, clouds)
+        """Mean over the counted points of a cloud, then over the clouds that have any; (N,), 0 at the others."""
+        sums = sum_over_clouds(torch.stack([per_point, self.counted]), self.instances)
+        return mean_over_clouds(CloudTerm(*sums.unbind()))[0]
 
 
 def score_targets(
@@ -107,19 +172,16 @@ def score_targets(
             f"got {tuple(semantic.shape)} on {semantic.device}"
         )
     semantic = semantic.long()
-    classes = instance_classes(semantic.clamp_max(num_classes - 1), index, num_classes)
-    if not torch.compiler.is_compiling():  # reading values back would break the compiled graph
-        _check_classes(semantic, classes, index, num_classes, background)
+    classes = instance_classes(semantic, index, num_classes)
+    ignored = semantic == IGNORED
+    if _may_read(semantic):
+        _check_classes(semantic, ignored, classes, index, num_classes, background)
 
-    counted = index.valid & (semantic != IGNORED)
-    own_class = torch.cat([classes, classes.new_full((1,), NO_INSTANCE)])[index.index]  # −1 reads the last
-    foreground = counted & (index.index >= 0) & (own_class >= 0)
-    if background is None:
-        target = torch.where(foreground, own_class, NO_INSTANCE)
-    else:
-        target = torch.where(foreground, own_class, torch.where(index.index < 0, background, NO_INSTANCE))
-        target = torch.where(counted, target, NO_INSTANCE)
-    return ScoreTargets(at_least_float32(logits), target, foreground, counted, index, background)
+    counted = index.valid > ignored  # and not ignored
+    of_others = NO_INSTANCE if background is None else background
+    own_class = torch.nn.functional.pad(classes, (0, 1), value=of_others)[index.index]  # −1 reads the last
+    target = own_class.masked_fill(~counted, NO_INSTANCE)
+    return ScoreTargets(at_least_float32(logits), target, counted, index, background)
 
 
 def targets_and_similarity(
@@ -130,10 +192,10 @@ def targets_and_similarity(
     background: int | None,
     covariance: Covariance,
 ) -> tuple[ScoreTargets, Tensor]:
-    """Targets of a batch, and κ of its points with their own instance (N,): what a score loss alone begins with."""
+    """Targets of a batch, and ln κ of the members with their own instance: what a score loss alone begins with."""
     targets = score_targets(output.logits, instance, semantic, batch, background)
-    terms = instance_terms(output.embedding.detach(), targets.instances, None, covariance)
-    return targets, targets.similarity(terms.log_own)
+    x = expanded(output.embedding.detach())
+    return targets, member_similarity(x, targets.instances, covariance)[1]
 
 
 def check_background(background: int | None, num_classes: int) -> None:
@@ -142,18 +204,28 @@ def check_background(background: int | None, num_classes: int) -> None:
         raise ValueError(f"expected background in [0, {num_classes}) or None, got {background}")
 
 
+def _may_read(labels: Tensor) -> bool:
+    """Reading values back would break the graph of torch.compile, and the capture of a CUDA graph."""
+    if torch.compiler.is_compiling():
+        return False
+    return not (labels.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
 def _check_classes(
-    semantic: Tensor, classes: Tensor, index: InstanceIndex, num_classes: int, background: int | None
+    semantic: Tensor, ignored: Tensor, classes: Tensor, index: InstanceIndex, num_classes: int, background: int | None
 ) -> None:
-    wrong = (semantic >= num_classes) | ((semantic < 0) & (semantic != IGNORED))
-    in_background = classes == background if background is not None else torch.zeros_like(classes, dtype=torch.bool)
-    found = torch.stack([wrong.any(), in_background.any()]).tolist()  # one read-back for both
-    if found[0]:
+    if semantic.numel() == 0:
+        return
+    in_background = classes == (NO_INSTANCE - 1 if background is None else background)  # or nothing
+    facts = [*semantic.masked_fill(ignored, 0).aminmax(), in_background.any()]
+    low, high, found = torch.stack(facts).tolist()  # one read-back for all
+    if low < 0 or high >= num_classes:
+        wrong = ((semantic >= num_classes) | (semantic < 0)) & ~ignored
         raise ValueError(
             f"expected semantic classes in [0, {num_classes}) or {IGNORED} (ignored), got {int(semantic[wrong][0])}; "
             "num_classes counts the background column"
         )
-    if found[1]:
+    if found:
         k = int(in_background.nonzero()[0])
         raise ValueError(
             f"instance {int(index.id[k])} of cloud {int(index.batch[k])} has class {background}, the background "

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
-from probemb_lib.losses._terms import InstanceTerms, instance_terms
-from probemb_lib.segments import mean_over_clouds, segment_sum
+from probemb_lib.losses._terms import CloudTerm, InstanceTerms, instance_terms, mean_over_clouds
+from probemb_lib.segments import segment_sum
 
 
 def instance_bce(
@@ -33,20 +33,16 @@ def instance_bce(
     >>> instance_bce(x, torch.tensor([0, 1]))  # ½ · −ln(1 − e^−2)
     tensor(0.0727)
     """
-    return bce_of(instance_terms(embedding, instance, batch, covariance, with_sums=True, with_outside=True))
+    return mean_over_clouds(bce_of(instance_terms(embedding, instance, batch, covariance, with_outside=True)))[0]
 
 
-def bce_of(terms: InstanceTerms, per_instance: bool = False) -> Tensor:
-    """The loss from shared terms, whose sums are per cloud or per instance."""
-    assert terms.sums is not None
+def bce_of(terms: InstanceTerms, per_instance: bool = False) -> CloudTerm:
+    """From shared terms, whose sums are per cloud or per instance."""
     assert terms.sums.outside is not None
     index, outside = terms.instances, terms.sums.outside
     if per_instance:
         outside = segment_sum(outside, index.instance_ptr, index.batch)
-    cloud = index.point_batch.index_select(0, index.member)
-    inside = -segment_sum(terms.log_own, index.member_ptr[index.instance_ptr], cloud)
-    pairs = index.ptr.diff().to(inside.dtype) * index.instance_ptr.diff()
-    return mean_over_clouds((inside + outside) / pairs.clamp_min(1), pairs > 0, terms.embedding.mean)
+    return CloudTerm(outside - segment_sum(*terms.members), terms.points * terms.instance_counts)
 
 
 class InstanceBCELoss(nn.Module):

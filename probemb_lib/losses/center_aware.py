@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.head import HeadOutput
+from probemb_lib.labels import NO_INSTANCE
 from probemb_lib.losses._terms import ScoreTargets, targets_and_similarity
 
 
@@ -54,23 +55,27 @@ def center_aware(
     """
     if complement and background is None:
         raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
-    targets, kappa = targets_and_similarity(output, instance, semantic, batch, background, covariance)
-    return center_aware_of(targets, kappa, complement=complement, weight=weight)
+    targets, log_own = targets_and_similarity(output, instance, semantic, batch, background, covariance)
+    return targets.average(center_aware_of(targets, log_own, complement=complement, weight=weight))
 
 
-def center_aware_of(targets: ScoreTargets, kappa: Tensor, *, complement: bool, weight: Tensor | None) -> Tensor:
-    """The loss from shared terms."""
+def center_aware_of(targets: ScoreTargets, log_own: Tensor, *, complement: bool, weight: Tensor | None) -> Tensor:
+    """The loss of each point (N,), from shared terms."""
     log_p = targets.logits.log_softmax(dim=1)
     num_classes = log_p.shape[1]
-    if weight is not None and weight.shape != (num_classes,):
+    if weight is None:
+        weight = log_p.new_full((num_classes,), 1 / num_classes)
+    elif weight.shape == (num_classes,):
+        weight = weight.to(log_p) / num_classes
+    else:
         raise ValueError(f"expected weight ({num_classes},), got {tuple(weight.shape)}")
-    cross_entropy = -log_p if weight is None else -log_p * weight.to(log_p)
-    of_target = cross_entropy.gather(1, targets.target.clamp_min(0)[:, None]).squeeze(1)
-    q = torch.where(targets.foreground, kappa, (targets.target >= 0).to(kappa.dtype))  # background points: 1
-    loss = q * of_target
+    of_target = nn.functional.nll_loss(log_p, targets.target, weight, ignore_index=NO_INSTANCE, reduction="none")
+    kappa = targets.similarity(log_own, elsewhere=1)
+    loss = of_target * kappa
     if complement and targets.background is not None:
-        loss = loss + torch.where(targets.foreground, (1 - kappa) * cross_entropy[:, targets.background], 0.0)
-    return targets.average(loss) / num_classes
+        of_background = -weight[targets.background] * log_p[:, targets.background]
+        loss = loss + torch.where(targets.foreground, (1 - kappa) * of_background, 0.0)
+    return loss
 
 
 class CenterAwareLoss(nn.Module):
@@ -110,6 +115,6 @@ class CenterAwareLoss(nn.Module):
             covariance=self.covariance,
         )
 
-    def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
-        """The loss where targets and κ of the points with their own instance, (N,), are known already."""
-        return center_aware_of(targets, kappa, complement=self.complement, weight=self.weight)
+    def of_targets(self, targets: ScoreTargets, log_own: Tensor) -> Tensor:
+        """The loss of each point (N,), where targets and ln κ of the members are known already."""
+        return center_aware_of(targets, log_own, complement=self.complement, weight=self.weight)

@@ -5,16 +5,17 @@ The aggregation, the similarity of points to their own instance and the pass ove
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.head import HeadOutput
-from probemb_lib.losses._terms import instance_terms, score_targets
+from probemb_lib.losses._terms import CloudTerm, instance_terms, mean_over_clouds, score_targets, sum_over_clouds
 from probemb_lib.losses.bce import bce_of
 from probemb_lib.losses.center_aware import CenterAwareLoss
 from probemb_lib.losses.cross_entropy import ScoreCrossEntropyLoss
 from probemb_lib.losses.dice import dice_of
-from probemb_lib.losses.entropy import Reduction, entropy_regularizer
+from probemb_lib.losses.entropy import Reduction, check_reduction, entropy_of, log_volume
 from probemb_lib.losses.seed_mse import SeedMSELoss
 
 ScoreLoss = CenterAwareLoss | ScoreCrossEntropyLoss | SeedMSELoss
@@ -51,6 +52,7 @@ class ProbabilisticEmbeddingLoss(nn.Module):
         entropy_weight: float = 0.001,
     ) -> None:
         super().__init__()
+        check_reduction(entropy_reduction)
         self.score = CenterAwareLoss(covariance=covariance) if score is None else score
         self.covariance: Covariance = covariance
         self.per_instance_dice, self.entropy_reduction = per_instance_dice, entropy_reduction
@@ -81,22 +83,29 @@ class ProbabilisticEmbeddingLoss(nn.Module):
             instance,
             batch,
             self.covariance,
-            with_sums=True,
             with_outside=self.bce_weight != 0,
             per_instance=self.per_instance_dice,
         )
-        index = terms.instances
+        x, index, log_own = terms.embedding, terms.instances, terms.members.log_own
         targets = score_targets(output.logits, index, semantic, None, self.score.background)
-        parts = {
-            "bce": bce_of(terms, self.per_instance_dice) if self.bce_weight != 0 else terms.log_own[:0].sum(),
-            "dice": dice_of(terms, self.per_instance_dice),
-            "score": self.score.of_targets(targets, targets.similarity(terms.log_own)),
-            "entropy": entropy_regularizer(terms.embedding, index, reduction=self.entropy_reduction),
-        }
-        total = (
-            self.bce_weight * parts["bce"]
-            + self.dice_weight * parts["dice"]
-            + self.score_weight * parts["score"]
-            + self.entropy_weight * parts["entropy"]
-        )
+        score = self.score.of_targets(targets, log_own)
+        sums = sum_over_clouds(torch.stack([score, targets.counted, log_volume(x)]), index)
+        score, counted, log_volumes = sums.unbind()
+        cloud_terms = [
+            dice_of(terms, self.per_instance_dice),
+            CloudTerm(score, counted.detach()),
+            entropy_of(log_volumes, terms.points, x.dim, self.entropy_reduction),
+        ]
+        if self.bce_weight != 0:
+            cloud_terms.append(bce_of(terms, self.per_instance_dice))
+        means = mean_over_clouds(*cloud_terms)
+        bce = means[3] if self.bce_weight != 0 else log_own[:0].sum()
+        parts = dict(zip(("bce", "dice", "score", "entropy"), (bce, *means[:3]), strict=True))
+        total = self.bce_weight * parts["bce"]
+        for name, weight in (
+            ("dice", self.dice_weight),
+            ("score", self.score_weight),
+            ("entropy", self.entropy_weight),
+        ):
+            total = torch.add(total, parts[name], alpha=weight)
         return {"loss": total, **parts}

@@ -7,11 +7,11 @@ y_i is the class of the point's instance; points of no instance belong to the ba
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.head import HeadOutput
+from probemb_lib.labels import NO_INSTANCE
 from probemb_lib.losses._terms import ScoreTargets, score_targets
 
 
@@ -25,19 +25,21 @@ def score_cross_entropy(
 ) -> Tensor:
     """Cross entropy of the score maps (Eq. 12). Arguments as in :func:`~probemb_lib.functional.center_aware`.
 
+    >>> import torch
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(1, 3), torch.zeros(1, 3))
     >>> score_cross_entropy(HeadOutput(x, torch.zeros(1, 4)), torch.tensor([0]), torch.tensor([3]))  # ¼ ln 4
     tensor(0.3466)
     """
-    return score_cross_entropy_of(score_targets(output.logits, instance, semantic, batch, background))
+    targets = score_targets(output.logits, instance, semantic, batch, background)
+    return targets.average(score_cross_entropy_of(targets))
 
 
 def score_cross_entropy_of(targets: ScoreTargets) -> Tensor:
-    """The loss from shared terms."""
+    """The loss of each point (N,), from shared terms."""
     log_p = targets.logits.log_softmax(dim=1)
-    loss = -log_p.gather(1, targets.target.clamp_min(0)[:, None]).squeeze(1)
-    return targets.average(torch.where(targets.target >= 0, loss, 0.0)) / log_p.shape[1]
+    loss = nn.functional.nll_loss(log_p, targets.target, ignore_index=NO_INSTANCE, reduction="none")
+    return loss / log_p.shape[1]
 
 
 class ScoreCrossEntropyLoss(nn.Module):
@@ -56,7 +58,7 @@ class ScoreCrossEntropyLoss(nn.Module):
     ) -> Tensor:
         return score_cross_entropy(output, instance, semantic, batch, background=self.background)
 
-    def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
-        """The loss where targets are known already; ``kappa`` is accepted so that the score losses exchange, and not
-        needed."""
+    def of_targets(self, targets: ScoreTargets, log_own: Tensor) -> Tensor:
+        """The loss of each point (N,), where targets are known already; ``log_own`` is accepted so that the score
+        losses exchange, and not needed."""
         return score_cross_entropy_of(targets)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
-from probemb_lib.losses._terms import InstanceTerms, instance_terms
-from probemb_lib.segments import mean_over_clouds, segment_logsumexp, segment_sum
+from probemb_lib.losses._terms import CloudTerm, InstanceTerms, instance_terms, mean_over_clouds
+from probemb_lib.segments import segment_logsumexp, segment_sum
 
 
 def log_dice(
@@ -43,29 +43,20 @@ def log_dice(
     >>> log_dice(x, torch.tensor([0, 0, 1]))
     tensor(0.)
     """
-    return dice_of(
-        instance_terms(embedding, instance, batch, covariance, with_sums=True, per_instance=per_instance),
-        per_instance,
-    )
+    terms = instance_terms(embedding, instance, batch, covariance, per_instance=per_instance)
+    return mean_over_clouds(dice_of(terms, per_instance))[0]
 
 
-def dice_of(terms: InstanceTerms, per_instance: bool) -> Tensor:
-    """The loss from shared terms. ln Σ κ of the members is a log-sum-exp: finite also where every κ underflows."""
-    assert terms.sums is not None
-    index, log_own, similar = terms.instances, terms.log_own, terms.sums.similar
-    size = index.size.to(similar.dtype)
+def dice_of(terms: InstanceTerms, per_instance: bool) -> CloudTerm:
+    """From shared terms. ln Σ κ of the members is a log-sum-exp: finite also where every κ underflows."""
+    index, similar = terms.instances, terms.sums.similar
     if per_instance:
-        log_inside = segment_logsumexp(log_own, index.member_ptr, index.member_instance)
-        dice = torch.log(similar + size) - log_inside - math.log(2)
-        count = index.instance_ptr.diff()
-        per_cloud = segment_sum(dice, index.instance_ptr, index.batch) / count.clamp_min(1)
-        return mean_over_clouds(per_cloud, count > 0, terms.embedding.mean)
-    member_ptr = index.member_ptr[index.instance_ptr]  # members sorted by instance are sorted by cloud
-    cloud = index.point_batch.index_select(0, index.member)
-    log_inside = segment_logsumexp(log_own, member_ptr, cloud)
-    members = member_ptr.diff()
-    dice = torch.log(torch.where(members > 0, similar + members, 2.0)) - log_inside - math.log(2)
-    return mean_over_clouds(dice, members > 0, terms.embedding.mean)
+        log_inside = segment_logsumexp(terms.members.log_own, index.member_ptr, index.member_instance)
+        dice = torch.log(similar + index.size) - log_inside - math.log(2)
+        return CloudTerm(segment_sum(dice, index.instance_ptr, index.batch), terms.instance_counts)
+    log_inside = segment_logsumexp(*terms.members)
+    dice = torch.log(similar + terms.member_counts.clamp_min(1)) - log_inside - math.log(2)
+    return CloudTerm(dice, terms.member_counts.clamp_max(1))
 
 
 class LogDiceLoss(nn.Module):

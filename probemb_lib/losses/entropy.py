@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import InstanceIndex, as_index
-from probemb_lib.gaussian import GaussianEmbedding, check_embedding
-from probemb_lib.segments import gather_points, mean_over_clouds, segment_sum
+from probemb_lib.gaussian import GaussianEmbedding
+from probemb_lib.losses._terms import CloudTerm, expanded, mean_over_clouds, sum_over_clouds
 
 Reduction = Literal["mean", "sum"]
 
@@ -39,17 +40,28 @@ def entropy_regularizer(
     >>> entropy_regularizer(GaussianEmbedding(torch.zeros(4, 1), torch.zeros(4, 1)), torch.zeros(4, dtype=torch.int64))
     tensor(1.4189)
     """
+    check_reduction(reduction)
+    x = expanded(embedding)
+    index = as_index(instance, batch, x.mean)
+    total = sum_over_clouds(log_volume(x)[None], index)[0]
+    return mean_over_clouds(entropy_of(total, index.ptr.diff(), x.dim, reduction))[0]
+
+
+def check_reduction(reduction: Reduction) -> None:
+    """One of the two."""
     if reduction not in ("mean", "sum"):
         raise ValueError(f'expected reduction "mean" or "sum", got {reduction!r}')
-    x = check_embedding(embedding)
-    index = as_index(instance, batch, x.mean)
-    repeat = x.dim // x.log_std.shape[1]  # an isotropic σ counts once for each dimension
-    entropy = 0.5 * x.dim * math.log(2 * math.pi * math.e) + repeat * x.log_std.sum(1)  # (N,)
-    clouds = index.point_batch.index_select(0, index.order)
-    total = segment_sum(gather_points(entropy, index.order), index.ptr, clouds)
-    points = index.ptr.diff()
-    per_cloud = total / points.clamp_min(1) if reduction == "mean" else total
-    return mean_over_clouds(per_cloud, points > 0, x.log_std)
+
+
+def log_volume(x: GaussianEmbedding) -> Tensor:
+    """Σ_d ln σ_d of each point, (N,); an isotropic σ counts once for each dimension."""
+    return x.log_std.sum(1)
+
+
+def entropy_of(log_volume: Tensor, points: Tensor, dim: int, reduction: Reduction) -> CloudTerm:
+    """From the sums over a cloud's points, (B,), and their number."""
+    total = torch.add(log_volume, points, alpha=0.5 * dim * math.log(2 * math.pi * math.e))
+    return CloudTerm(total, points if reduction == "mean" else points.clamp_max(1))
 
 
 class EntropyRegularizer(nn.Module):

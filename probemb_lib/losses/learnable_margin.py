@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import InstanceIndex, as_index
 from probemb_lib.gaussian import GaussianEmbedding, check_embedding
-from probemb_lib.losses._terms import ScoreTargets, score_targets
+from probemb_lib.losses._terms import CloudTerm, ScoreTargets, mean_over_clouds, score_targets, sum_over_clouds
 from probemb_lib.margin.head import LOG_STD_RATE, MarginOutput
 from probemb_lib.margin.lovasz import lovasz_hinge
-from probemb_lib.segments import expand_segments, gather_points, mean_over_clouds, segment_sum
+from probemb_lib.segments import expand_segments, gather_points, segment_sum
 
 
 def learnable_margin(
@@ -85,17 +85,17 @@ def learnable_margin(
     variance = segment_sum(of_instances, index.instance_ptr, index.batch)  # (B,)
 
     targets = score_targets(output.logits, index, semantic, None, background)
-    phi = targets.similarity(_own_log_phi(x.detach(), center.detach(), log_std.detach(), index))
+    log_phi = _own_log_phi(x.detach(), center.detach(), log_std.detach(), index)
+    phi = targets.similarity(log_phi, elsewhere=0)
     of_points = _seed_errors(targets, phi, foreground_weight)
-    clouds = index.point_batch.index_select(0, index.order)
-    seed = segment_sum(gather_points(of_points, index.order), index.ptr, clouds)  # (B,)
+    seed = sum_over_clouds(of_points[None], index)[0]  # (B,)
 
     points, instances = index.ptr.diff(), index.instance_ptr.diff().clamp_min(1)
-    parts = {
-        "instance": mean_over_clouds(hinge / instances, points > 0, x.mean),
-        "variance": mean_over_clouds(variance / instances, points > 0, x.log_std),
-        "seed": mean_over_clouds(seed / points.clamp_min(1), points > 0, targets.logits),
-    }
+    any_points = points.clamp_max(1)
+    means = mean_over_clouds(
+        CloudTerm(hinge / instances, any_points), CloudTerm(variance / instances, any_points), CloudTerm(seed, points)
+    )
+    parts = dict(zip(("instance", "variance", "seed"), means, strict=True))
     loss = instance_weight * parts["instance"] + variance_weight * parts["variance"] + seed_weight * parts["seed"]
     return {"loss": loss, **parts}
 

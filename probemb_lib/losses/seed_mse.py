@@ -31,18 +31,20 @@ def seed_mse(
     >>> seed_mse(HeadOutput(x, torch.zeros(1, 2)), torch.tensor([0]), torch.tensor([1]))  # (½ − 1)²
     tensor(0.2500)
     """
-    return seed_mse_of(*targets_and_similarity(output, instance, semantic, batch, background, covariance))
+    targets, log_own = targets_and_similarity(output, instance, semantic, batch, background, covariance)
+    return targets.average(seed_mse_of(targets, log_own))
 
 
-def seed_mse_of(targets: ScoreTargets, kappa: Tensor) -> Tensor:
-    """The loss from shared terms."""
+def seed_mse_of(targets: ScoreTargets, log_own: Tensor) -> Tensor:
+    """The loss of each point (N,), from shared terms."""
     p = targets.logits.log_softmax(dim=1).exp()
+    kappa = targets.similarity(log_own, elsewhere=0)
     q = torch.zeros_like(p).scatter(1, targets.target.clamp_min(0)[:, None], kappa[:, None])
     error = (p - q).square()  # (N, L)
     asked = targets.counted & (targets.foreground | (targets.instances.index < 0))
     background = targets.background
     loss = error.sum(1) if background is None else error.sum(1) - error[:, background]
-    return targets.average(loss * asked)
+    return loss * asked
 
 
 class SeedMSELoss(nn.Module):
@@ -61,6 +63,6 @@ class SeedMSELoss(nn.Module):
     ) -> Tensor:
         return seed_mse(output, instance, semantic, batch, background=self.background, covariance=self.covariance)
 
-    def of_targets(self, targets: ScoreTargets, kappa: Tensor) -> Tensor:
-        """The loss where targets and κ of the points with their own instance, (N,), are known already."""
-        return seed_mse_of(targets, kappa)
+    def of_targets(self, targets: ScoreTargets, log_own: Tensor) -> Tensor:
+        """The loss of each point (N,), where targets and ln κ of the members are known already."""
+        return seed_mse_of(targets, log_own)

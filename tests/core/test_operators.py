@@ -43,6 +43,9 @@ def test_the_others(clouds: int) -> None:
     for rows in (x.mean[:, 0], x.mean.T, torch.stack([x.mean.T, x.log_std.T])):
         torch.library.opcheck(ops.take.default, (rows, i.member), test_utils=CHECKS)
         torch.library.opcheck(ops.put.default, (rows[..., : len(i.member)], i.member, 60), test_utils=CHECKS)
+        for largest in (False, True)[: 3 - rows.ndim]:  # the largest of a row alone
+            args = (rows[..., : len(i.member)].contiguous(), i.member_ptr, largest)
+            torch.library.opcheck(ops.reduce_segments.default, args, test_utils=CHECKS)
     grad, scale = torch.randn(2, 2, 3, 60), torch.randn(2, i.num_clouds)
     torch.library.opcheck(ops.scale_by_cloud.default, (grad, scale, i.point_batch), test_utils=CHECKS)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from probemb_lib.segments import expand_segments, gather_points, mean_over_clouds, segment_logsumexp, segment_sum
+from probemb_lib.segments import expand_segments, gather_points, segment_logsumexp, segment_sum
 
 # Empty segments at the start, within and at the end.
 LENGTHS = st.lists(st.integers(0, 5), min_size=0, max_size=8)
@@ -109,21 +109,3 @@ def test_inputs_of_any_strides() -> None:
     x = draw(5, 3).T
     assert not x.is_contiguous()
     torch.testing.assert_close(segment_sum(x, ptr, segment), segment_sum(x.contiguous(), ptr, segment), rtol=0, atol=0)
-
-
-def test_mean_over_clouds() -> None:
-    x = torch.tensor([1.0, 50.0, 3.0], requires_grad=True)
-    like = torch.zeros(2, 3, requires_grad=True)
-    mean = mean_over_clouds(x, torch.tensor([True, False, True]), like)
-    torch.testing.assert_close(mean, torch.tensor(2.0))
-    mean.backward()
-    torch.testing.assert_close(x.grad, torch.tensor([0.5, 0.0, 0.5]))
-
-
-def test_mean_over_no_cloud_is_a_zero_with_a_gradient() -> None:
-    like = torch.zeros(2, 3, requires_grad=True)
-    for n in (0, 2):
-        zero = mean_over_clouds(torch.ones(n), torch.zeros(n, dtype=torch.bool), like)
-        assert zero.item() == 0
-        assert zero.requires_grad
-        torch.testing.assert_close(torch.autograd.grad(zero, like)[0], torch.zeros(2, 3), rtol=0, atol=0)

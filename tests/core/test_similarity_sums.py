@@ -1,4 +1,4 @@
-"""The fused sums over points and instances, and the members' own similarity, against float64 loops: values, gradients,
+"""The fused sums over points and instances against float64 loops: values, gradients,
 tiles, ragged batches, memory, repeatability, and compiled."""
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import draw_problem
-from sum_cases import case, expected_gradients, expected_sums, leaves, std, weights
+from sum_cases import case, expected_gradients, expected_sums, leaves, weights
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.autograd import gradcheck
 
-from probemb_lib import GaussianEmbedding, InstanceIndex, _tile_compiled, index_instances, log_bhattacharyya_paired
+from probemb_lib import GaussianEmbedding, InstanceIndex, _tile_compiled, index_instances
 from probemb_lib import similarity_sums as module
-from probemb_lib.gaussian import columns
-from probemb_lib.member_similarity import member_similarity
-from probemb_lib.segments import gather_points
 from probemb_lib.similarity_sums import similarity_sums
 
 MODES = pytest.mark.parametrize("per_instance", [False, True], ids=["cloud", "instance"])
@@ -351,83 +348,6 @@ def test_memory_does_not_grow_with_pairs() -> None:
     table = 200_000 * 300 * 4
     assert grown < 0.4 * table
     assert of_table > 0.5 * table  # the measure would see it
-
-
-# --- members
-
-
-def members(points: GaussianEmbedding, centers: GaussianEmbedding, index: InstanceIndex) -> Tensor:
-    return member_similarity(gather_points(columns(points), index.member), columns(centers), index)
-
-
-@EVERY
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_member_similarity(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    p = PROBLEMS[name]
-    points, centers, index = case(p, dtype)
-    x, c = leaves(points, centers)
-    got = members(x, c, index)
-    found = oracles.instances(p.instance, p.batch)
-    a, b = std(points), std(centers)
-    expected = [
-        oracles.log_kappa(points.mean[i].double(), a[i], centers.mean[k].double(), b[k])
-        for k, one in enumerate(found)
-        for i in one.rows
-    ]
-    torch.testing.assert_close(
-        got.double(), torch.tensor(expected, dtype=torch.float64), rtol=tolerance, atol=tolerance
-    )
-    if expected:
-        with pytest.raises(AssertionError):
-            torch.testing.assert_close(
-                got.double(), torch.tensor(expected).double() - 0.01, rtol=tolerance, atol=tolerance
-            )
-    (w,) = weights(got)
-    slopes = torch.autograd.grad((got * w).sum(), [*x, *c])
-    y, d = leaves(points.to(dtype=torch.float64), centers.to(dtype=torch.float64))
-    plain = log_bhattacharyya_paired(y.select(index.member), d.select(index.member_instance))
-    for g, e in zip(slopes, torch.autograd.grad((plain * w).sum(), [*y, *d]), strict=True):
-        torch.testing.assert_close(g.double(), e, rtol=tolerance, atol=tolerance)
-
-
-def test_member_similarity_gradcheck_and_second_derivative() -> None:
-    points, centers, index = case(draw_problem(14, n=7, dim=2, num_clouds=2, num_instances=2))
-    x, c = leaves(points, centers)
-
-    def f(a: Tensor, b: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return members(GaussianEmbedding(a, b), GaussianEmbedding(u, v), index)
-
-    assert gradcheck(f, [*x, *c])
-    (slope,) = torch.autograd.grad(f(*x, *c).square().sum(), x.mean, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_member_similarity_of_extreme_sigma(dtype: torch.dtype) -> None:
-    levels = torch.tensor([-12.0, -1.0, 0.0, 12.0], dtype=dtype)
-    pairs = torch.cartesian_prod(levels, levels, levels, levels)  # σ of a point and its centre in two dimensions
-    n = len(pairs)
-    x, c = leaves(
-        GaussianEmbedding(torch.linspace(-1, 1, 2 * n, dtype=dtype).view(n, 2), pairs[:, :2]),
-        GaussianEmbedding(torch.zeros(n, 2, dtype=dtype), pairs[:, 2:]),
-    )
-    got = members(x, c, index_instances(torch.arange(n)))
-    expected = [
-        float(oracles.log_kappa_digits(m, u, [0.0, 0.0], v))
-        for m, u, v in zip(x.mean.tolist(), x.log_std.tolist(), c.log_std.tolist(), strict=True)
-    ]
-    tolerance = 1e-11 if dtype == torch.float64 else 1e-5
-    torch.testing.assert_close(
-        got.double(), torch.tensor(expected, dtype=torch.float64), rtol=tolerance, atol=tolerance
-    )
-    for g in torch.autograd.grad(got.exp().sum(), [*x, *c]):
-        assert torch.isfinite(g).all()
-
-
-def test_member_similarity_of_identical_gaussians_is_exactly_zero() -> None:
-    points = GaussianEmbedding(torch.randn(6, 3), torch.randn(6, 3))
-    assert (members(points, points, index_instances(torch.arange(6))) == 0).all()
 
 
 # --- compiled

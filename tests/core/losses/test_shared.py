@@ -11,6 +11,7 @@ from hypothesis import given
 from loss_cases import ScoreLoss, close, example, quick, seeds, tensors
 from oracles import draw_problem
 from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
 
 from probemb_lib import (
     CenterAwareLoss,
@@ -19,6 +20,7 @@ from probemb_lib import (
     ProbabilisticEmbeddingLoss,
     ScoreCrossEntropyLoss,
     SeedMSELoss,
+    index_instances,
 )
 from probemb_lib.functional import (
     center_aware,
@@ -28,6 +30,7 @@ from probemb_lib.functional import (
     score_cross_entropy,
     seed_mse,
 )
+from probemb_lib.losses._terms import CloudTerm, mean_over_clouds, sum_over_clouds
 
 
 def test_background_in_another_column() -> None:
@@ -126,3 +129,37 @@ def test_errors_of_options() -> None:
             loss(output.embedding, instance, covariance="sum")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected covariance"):
         ProbabilisticEmbeddingLoss(covariance="sum")(output, instance, semantic)  # type: ignore[arg-type]
+
+
+# --- terms of clouds
+
+
+def test_mean_over_clouds() -> None:
+    """Each term over the clouds that have it; the third has it nowhere."""
+    totals = [torch.tensor(t, requires_grad=True) for t in ([2.0, 50.0, 9.0], [1.0, 2.0, 3.0], [4.0, 5.0, 6.0])]
+    counts = [torch.tensor([1, 0, 3]), torch.tensor([1.0, 1.0, 1.0]), torch.zeros(3, dtype=torch.int64)]
+    means = mean_over_clouds(*map(CloudTerm, totals, counts))
+    torch.testing.assert_close(torch.stack(means), torch.tensor([2.5, 2.0, 0.0]))
+    slopes = torch.autograd.grad(sum(means), totals)
+    expected = [[0.5, 0.0, 1 / 6], [1 / 3] * 3, [0.0] * 3]
+    torch.testing.assert_close(torch.stack(slopes), torch.tensor(expected))
+
+
+def test_mean_over_no_cloud_is_a_zero_with_a_gradient() -> None:
+    x = torch.zeros(0, requires_grad=True)
+    (zero,) = mean_over_clouds(CloudTerm(x, torch.zeros(0, dtype=torch.int64)))
+    assert zero.item() == 0
+    assert zero.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sum_over_clouds(dtype: torch.dtype) -> None:
+    """Clouds in any order, one of them empty; ignored points take no part, also not in the derivatives."""
+    batch = torch.tensor([3, 0, 3, 1, 0, 3])
+    index = index_instances(torch.tensor([0, -100, -1, 0, 2, 0]), batch)
+    x = torch.randn(2, 6, dtype=dtype, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    plain = torch.zeros(2, 4, dtype=dtype).index_add(1, batch, x * index.valid)
+    torch.testing.assert_close(sum_over_clouds(x, index), plain)
+    if dtype == torch.float64:
+        assert gradcheck(lambda t: sum_over_clouds(t, index), x)
+        assert gradgradcheck(lambda t: sum_over_clouds(t, index), x)
