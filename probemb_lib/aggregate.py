@@ -62,11 +62,17 @@ class InstanceIndex(NamedTuple):
     @property
     def member_instance(self) -> Tensor:
         """(M,) instance of each row of ``member``."""
-        return self.index.index_select(0, self.member)
+        return member_instance(self)
 
     def to(self, device: torch.device | str) -> InstanceIndex:
         """All tensors on another device."""
         return InstanceIndex(*(t.to(device) for t in self))
+
+
+def member_instance(index: InstanceIndex) -> Tensor:
+    """(M,) instance of each row of ``index.member``. A function, as torch.compile before 2.8 loses the value of a named
+    tuple's property on its way into an autograd function."""
+    return index.index.index_select(0, index.member)
 
 
 def index_instances(instance: Tensor, batch: Tensor | None = None) -> InstanceIndex:
@@ -212,7 +218,7 @@ def aggregate_members(x: Tensor, index: InstanceIndex, covariance: Covariance) -
     """:func:`aggregate_instances` of the members' μ and ln σ (2, D, M), in the order of ``index.member``: (2, D, K)."""
     check_covariance(covariance)
     moments = torch.stack([x[0], torch.exp(2 * x[1])])
-    mean, variance = (segment_sum(moments, index.member_ptr, index.member_instance) / index.size).unbind()
+    mean, variance = (segment_sum(moments, index.member_ptr, member_instance(index)) / index.size).unbind()
     log_std = 0.5 * torch.log(variance)
     if covariance == "independent":
         log_std = log_std - 0.5 * torch.log(index.size.to(log_std.dtype))
@@ -240,7 +246,7 @@ def instance_classes(semantic: Tensor, index: InstanceIndex, num_classes: int) -
     # One key a point; ignored points vote in a column of their own, the last.
     columns = num_classes + 1
     voted = semantic.index_select(0, index.member).clamp(-1, num_classes - 1).remainder(columns)
-    key = torch.add(voted, index.member_instance, alpha=columns)
+    key = torch.add(voted, member_instance(index), alpha=columns)
     # argmax does not promise the lowest of equal votes: rank by votes · L − class, which is positive with a vote.
     rank = torch.arange(0, -columns, -1, device=key.device).repeat(index.num_instances)
     rank = rank.scatter_add_(0, key, torch.full_like(key, num_classes)).view(-1, columns)[:, :num_classes]

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from probemb_lib.aggregate import Covariance, InstanceIndex, check_covariance
+from probemb_lib.aggregate import Covariance, InstanceIndex, check_covariance, member_instance
 from probemb_lib.gaussian import GaussianEmbedding, columns
 from probemb_lib.segments import has_twin, put, sum_of_segments, take
 
@@ -49,7 +49,7 @@ class _MemberSimilarity(torch.autograd.Function):
     def forward(
         ctx: Any, mean: Tensor, log_std: Tensor, index: InstanceIndex, independent: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        instance, size = index.member_instance, index.size
+        instance, size = member_instance(index), index.size
         members = take(columns(GaussianEmbedding(mean.detach(), log_std.detach())), index.member)  # (2, D, M)
         moments = torch.stack([members[0], torch.exp(2 * members[1])])  # μ and σ²
         centers = sum_of_segments(moments, index.member_ptr) / size  # (2, D, K)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probemb_lib.twins import run_on
+
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.ndim == 1:
@@ -29,8 +31,9 @@ def _put(x: Tensor, index: Tensor, length: int) -> Tensor:
     return result.scatter_(-1, index.expand_as(x), x)  # three times faster there
 
 
-# Opaque to torch.compile: fused into arithmetic, a gather would keep Inductor from vectorizing all of it.
-@torch.library.custom_op("probemb_lib::take", mutates_args=())
+# Opaque to torch.compile: fused into arithmetic, a gather would keep Inductor from vectorizing all of it. The schemas
+# of operators are written out, as torch before 2.7 does not read annotations that are strings.
+@torch.library.custom_op("probemb_lib::take", mutates_args=(), schema="(Tensor x, Tensor index) -> Tensor")
 def _take_opaque(x: Tensor, index: Tensor) -> Tensor:
     return _take(x, index)
 
@@ -40,7 +43,11 @@ def _(x: Tensor, index: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], index.shape[0]))
 
 
-@torch.library.custom_op("probemb_lib::put", mutates_args=())
+@torch.library.custom_op(
+    "probemb_lib::put",
+    mutates_args=(),
+    schema=("(Tensor x, Tensor index, SymInt length) -> Tensor"),
+)
 def _put_opaque(x: Tensor, index: Tensor, length: int) -> Tensor:
     return _put(x, index, length)
 
@@ -119,15 +126,11 @@ def max_of_segments(x: Tensor, ptr: Tensor) -> Tensor:
 
 def has_twin(x: Tensor) -> bool:
     """Whether Triton kernels take the place of torch: for float32 on a GPU where they run."""
-    if not x.is_cuda or x.dtype != torch.float32:
-        return False
-    from probemb_lib.similarity_sums import _triton_runs_on  # not above, as it imports this module
-
-    return _triton_runs_on(x.device)
+    return x.device.type == "cuda" and x.dtype == torch.float32 and run_on(x.device)
 
 
 def _reduced(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
-    opaque = x.is_cuda and torch.compiler.is_compiling()
+    opaque = x.device.type == "cuda" and torch.compiler.is_compiling()
     result: Tensor = (_reduce_opaque if opaque else _reduce)(x, ptr, largest)
     return result
 
@@ -145,7 +148,9 @@ def _reduce(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
 
 
 # Opaque to torch.compile, which has no kernel of its own for segments.
-_reduce_opaque = torch.library.custom_op("probemb_lib::reduce_segments", _reduce, mutates_args=())
+_reduce_opaque = torch.library.custom_op(
+    "probemb_lib::reduce_segments", _reduce, mutates_args=(), schema="(Tensor x, Tensor ptr, bool largest) -> Tensor"
+)
 
 
 @_reduce_opaque.register_fake

@@ -159,7 +159,11 @@ def _scale_by_cloud(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
     return result
 
 
-@torch.library.custom_op("probemb_lib::scale_by_cloud", mutates_args=())
+@torch.library.custom_op(
+    "probemb_lib::scale_by_cloud",
+    mutates_args=(),
+    schema=("(Tensor grad, Tensor scale, Tensor cloud) -> Tensor"),
+)
 def _scale_by_cloud_opaque(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
     return _scale_by_cloud(grad, scale, cloud)
 
@@ -192,7 +196,7 @@ def _sums(
 
 def _has_twin(*embeddings: Tensor) -> bool:
     x = embeddings[0]
-    if not x.is_cuda or any(t.dtype != torch.float32 for t in embeddings):
+    if x.device.type != "cuda" or any(t.dtype != torch.float32 for t in embeddings):
         return False
     if x.shape[-1] > MAX_TWIN_DIM:
         warn_once(f"those of the loss expect at most {MAX_TWIN_DIM} dimensions of the embedding, got {x.shape[-1]}")
@@ -202,7 +206,15 @@ def _has_twin(*embeddings: Tensor) -> bool:
 
 # An operator of its own is opaque to torch.compile, so the loop over clouds of any number and size neither breaks the
 # caller's graph nor enters its shapes; the kernels or loops inside are compiled on their own, once for all sizes.
-@torch.library.custom_op("probemb_lib::similarity_sums", mutates_args=())
+@torch.library.custom_op(
+    "probemb_lib::similarity_sums",
+    mutates_args=(),
+    schema=(
+        "(Tensor mean, Tensor log_std, Tensor c_mean, Tensor c_log_std, Tensor index, Tensor order, Tensor "
+        "ptr, Tensor instance_ptr, Tensor batch, Tensor? upstream, bool with_outside, bool gradients, bool "
+        "compiled) -> Tensor[]"
+    ),
+)
 def _all_clouds(
     mean: Tensor,
     log_std: Tensor,

@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from probemb_lib.aggregate import InstanceIndex, aggregate_members, index_instances
+from probemb_lib.aggregate import InstanceIndex, aggregate_members, index_instances, member_instance
 from probemb_lib.clustering.inputs import best_foreground, check_clustering
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, columns
 from probemb_lib.instances import Instances
@@ -111,7 +111,7 @@ def refine_instances(
     if len(found) == 0:
         return found
     center = columns(check_embedding(found.embedding)).to(place).double()
-    own = index.member_instance
+    own = member_instance(index)
     kappa = torch.cat(
         [
             _log_kappa(some.double(), center[..., of_some]).exp()
@@ -128,7 +128,7 @@ def refine_instances(
 
 def _mean_over_members(x: Tensor, index: InstanceIndex) -> Tensor:
     """Rows in the order of ``index.member``, (C, M): their means over each instance, (C, K)."""
-    return segment_sum(x, index.member_ptr, index.member_instance) / index.size
+    return segment_sum(x, index.member_ptr, member_instance(index)) / index.size
 
 
 def _most_similar(members: Tensor, center: Tensor, index: InstanceIndex, cloud: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _most_similar(members: Tensor, center: Tensor, index: InstanceIndex, cloud: 
         center: μ and ln σ of the instances, (2, D, K), float64.
         cloud: (K,) cloud of each instance; those of a cloud lie together.
     """
-    best = torch.empty_like(index.member_instance)
+    best = torch.empty_like(member_instance(index))
     ptr = index.member_ptr.tolist()
     first, size = 0, torch.unique_consecutive(cloud, return_counts=True)[1].tolist()
     for count in size:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from probemb_lib.aggregate import Covariance, InstanceIndex
+from probemb_lib.aggregate import Covariance, InstanceIndex, member_instance
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.losses._terms import CloudTerm, InstanceTerms, instance_terms, mean_over_clouds
 from probemb_lib.segments import segment_logsumexp, segment_sum
@@ -51,7 +51,7 @@ def dice_of(terms: InstanceTerms, per_instance: bool) -> CloudTerm:
     """From shared terms. ln Σ κ of the members is a log-sum-exp: finite also where every κ underflows."""
     index, similar = terms.instances, terms.sums.similar
     if per_instance:
-        log_inside = segment_logsumexp(terms.members.log_own, index.member_ptr, index.member_instance)
+        log_inside = segment_logsumexp(terms.members.log_own, index.member_ptr, member_instance(index))
         dice = torch.log(similar + index.size) - log_inside - math.log(2)
         return CloudTerm(segment_sum(dice, index.instance_ptr, index.batch), terms.instance_counts)
     log_inside = segment_logsumexp(*terms.members)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from probemb_lib.aggregate import InstanceIndex, as_index
+from probemb_lib.aggregate import InstanceIndex, as_index, member_instance
 from probemb_lib.gaussian import GaussianEmbedding, check_embedding
 from probemb_lib.losses._terms import CloudTerm, ScoreTargets, mean_over_clouds, score_targets, sum_over_clouds
 from probemb_lib.margin.head import LOG_STD_RATE, MarginOutput
@@ -70,7 +70,7 @@ def learnable_margin(
     """
     x = check_embedding(output.embedding)
     index = as_index(instance, batch, x.mean)
-    segment = index.member_instance
+    segment = member_instance(index)
     votes = x.mean if positions is None else _padded(positions, x.mean)
     members = gather_points(torch.cat([votes, x.log_std], dim=1).T, index.member)  # (2 D or D + 1, M)
     average = (segment_sum(members, index.member_ptr, segment) / index.size).T
@@ -114,7 +114,7 @@ def _padded(positions: Tensor, mean: Tensor) -> Tensor:
 
 def _own_log_phi(x: GaussianEmbedding, center: Tensor, log_std: Tensor, index: InstanceIndex) -> Tensor:
     """ln φ of each member point in its own instance, (M,)."""
-    segment = index.member_instance
+    segment = member_instance(index)
     z = (x.mean[index.member] - center[segment]) * torch.exp(-log_std)[segment]  # (M, D)
     return -0.5 * z.square().sum(1)
 

@@ -73,7 +73,14 @@ class _LovaszHinge(torch.autograd.Function):
 
 
 # An operator of its own is opaque to torch.compile: the loop over instances does not enter the caller's graph.
-@torch.library.custom_op("probemb_lib::lovasz_hinge", mutates_args=())
+@torch.library.custom_op(
+    "probemb_lib::lovasz_hinge",
+    mutates_args=(),
+    schema=(
+        "(Tensor mean, Tensor center, Tensor log_std, Tensor index, Tensor order, Tensor ptr, Tensor "
+        "instance_ptr, Tensor member, Tensor member_ptr, bool gradients) -> (Tensor, Tensor, Tensor, Tensor)"
+    ),
+)
 def _all_instances(
     mean: Tensor,
     center: Tensor,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import PROJECT
 
-from probemb_lib import segments, similarity_sums
+from probemb_lib import segments
 
 # Elsewhere Triton has no wheels. Where it has, the extra "dev" installs it, and without it these tests fail.
 pytestmark = pytest.mark.skipif(
@@ -44,7 +44,7 @@ def test_when_the_twins_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
             self.dtype = dtype
 
     for runs in (True, False):
-        monkeypatch.setattr(similarity_sums, "_triton_runs_on", lambda device, runs=runs: runs)
+        monkeypatch.setattr(segments, "run_on", lambda device, runs=runs: runs)
         assert segments.has_twin(OnCuda(torch.float32)) is runs  # type: ignore[arg-type]
     assert not segments.has_twin(OnCuda(torch.float64))  # type: ignore[arg-type]
     assert not segments.has_twin(torch.zeros(1))

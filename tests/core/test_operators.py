@@ -10,7 +10,10 @@ from probemb_lib import (
     ProbabilisticEmbeddingLoss,
     aggregate_instances,
     index_instances,
+    segments,
+    similarity_sums,
 )
+from probemb_lib.margin import lovasz
 
 CHECKS = ("test_schema", "test_faketensor")
 
@@ -65,3 +68,29 @@ def test_the_whole_loss_through_inductor() -> None:
         losses = function(output, index_instances(instance, batch), classes, batch)
         results.append((losses, torch.autograd.grad(losses["loss"], leaves)))
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        segments._take_opaque,
+        segments._put_opaque,
+        segments._reduce_opaque,
+        similarity_sums._scale_by_cloud_opaque,
+        similarity_sums._all_clouds,
+        lovasz._all_instances,
+    ],
+    ids=lambda operator: operator._name,
+)
+def test_schema_is_the_signature(operator: torch.library.CustomOpDef) -> None:
+    """It is written out, as torch before 2.7 does not read annotations that are strings."""
+    if not hasattr(torch.library, "infer_schema"):
+        pytest.fail("expected torch 2.5 or newer: run this test with it")
+    name, _, written = str(operator._opoverload._schema).partition("(")
+    assert name == f"probemb_lib::{operator._name}"
+    try:
+        inferred = torch.library.infer_schema(operator._init_fn, mutates_args=())
+    except ValueError:  # this torch does not read them
+        assert tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 7)
+        return
+    assert f"({written}" == inferred
