@@ -5,6 +5,7 @@
 # make bench        everything against what people use today: tables, a JSON file and a picture; a quarter of an hour
 # make bench-quick  the same in small sizes, two minutes
 # make gpu          everything that has a CUDA path, on a real GPU: tests and timings, four minutes; PY=python3 installs nothing
+# make versions     the core's tests on the oldest torch that is declared and on the newest: some gigabytes, once
 # make docs         the pages as HTML
 # make clean        remove the environment, caches and results
 #
@@ -23,7 +24,7 @@ comma := ,
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test minkowski check bench bench-quick gpu docs clean
+.PHONY: help demo test minkowski check bench bench-quick gpu versions docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -60,6 +61,18 @@ gpu: $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.dev)
 	@echo "== On this GPU: what has a CUDA path against its reference, then timings"
 	$(PY) -m pytest -q -k "cuda or _cases" $(GPU_TESTS)
 	$(PY) benchmarks/gpu.py $(ARGS)
+
+# The oldest is the bound of pyproject.toml. Tests of Triton's kernels need a newer one, and run in "make test".
+VERSIONS ?= torch==2.4.1 torch
+versions:
+	@for torch in $(VERSIONS); do \
+		folder=.cache/versions/$$torch; \
+		echo "== The core's tests on $$torch, in $$folder"; \
+		test -x $$folder/bin/python || $(PYTHON) -m venv $$folder || exit 1; \
+		$$folder/bin/python -m pip install -q $$torch numpy scipy pytest hypothesis mpmath || exit 1; \
+		PYTHONPATH=$(CURDIR) $$folder/bin/python -m pytest -q -p no:cacheprovider tests/core \
+			$(foreach file,$(wildcard tests/core/test_triton*.py) tests/core/test_objective_twins.py,--ignore=$(file)) $(ARGS) || exit 1; \
+	done
 
 docs: $(VENV)/.docs
 	@echo "== Building the pages"
