@@ -54,12 +54,13 @@ bench-quick: $(VENV)/.dev $(VENV)/.minkowski
 	@echo "== Benchmarks in small sizes"
 	$(PY) benchmarks/run.py --quick $(ARGS)
 
-# With PY=python3 on that interpreter as it is; nothing is installed.
-GPU_TESTS := tests/gpu/*_cases.py tests/core tests/adapters/test_pointnet2.py
+# With PY=python3 on that interpreter as it is; nothing is installed. With pytest-xdist eight processes compile kernels.
+GPU_TESTS := $(filter-out %/compiled_cases.py,$(wildcard tests/gpu/*.py)) tests/core tests/adapters/test_pointnet2.py
 gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/adapters:$(CURDIR)/shapes
 gpu: $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.dev)
 	@echo "== On this GPU: what has a CUDA path against its reference, then timings"
-	$(PY) -m pytest -q -k "cuda or _cases" $(GPU_TESTS)
+	$(PY) -m pytest -q -k "cuda or _cases or _sizes" $(GPU_TESTS) \
+		$$($(PY) -c 'import xdist; print("-n 8 --dist worksteal")' 2>/dev/null)
 	$(PY) benchmarks/gpu.py $(ARGS)
 
 # The oldest is the bound of pyproject.toml. Tests of Triton's kernels need a newer one, and run in "make test".
