@@ -121,8 +121,8 @@ def test_predicting_files(trained: tuple[Path, str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with np.load(out / "box.npz") as found:
         np.testing.assert_array_equal(found["pos"], pos)
-        assert found["label"].shape == (900,)
-        assert 0 <= found["label"].max() < len(found["score"])
+        assert found["instance"].shape == found["score"].shape == (900,)
+        assert found["instance"].max() >= 0
         assert found["mean"].shape == (900, 3)
     assert (out / "box.ply").stat().st_size > 900 * 12
     assert "box" in (out / "report.html").read_text()

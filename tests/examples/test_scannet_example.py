@@ -163,8 +163,8 @@ def test_predicting_scans_at_once_and_in_tiles(rooms: Path, trained: tuple[Path,
             files[name] = dict(file)
         assert (tmp_path / name / "report.html").stat().st_size > 100_000
     for found in files.values():
-        assert found["label"].shape == (len(pos),)
-        assert found["label"].max() == len(found["score"]) - 1
+        assert found["instance"].shape == found["class"].shape == found["score"].shape == (len(pos),)
+        assert ((found["score"] > 0) == (found["instance"] >= 0)).all()
     assert np.isfinite(files["tiled"]["mean"]).all()
     # In the frame of the file, whichever axis is up.
     offset = files["turned"]["mean"] - files["turned"]["pos"]
