@@ -37,7 +37,7 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_claim(path: Path, points: int, needed: int, *, packing: int = 1) -> None:
+def check_claim(path: Path, points: int, needed: int, *, packing: int = 1, what: str = "points") -> None:
     """Refuse a header that claims more than the file can hold, before memory is taken.
 
     Args:
@@ -50,5 +50,5 @@ def check_claim(path: Path, points: int, needed: int, *, packing: int = 1) -> No
     size = path.stat().st_size
     if needed > size * packing:
         raise ValueError(
-            f"{path}: the header claims {points} points, {needed} bytes, but the file has {size}: damaged or truncated?"
+            f"{path}: the header claims {points} {what}, {needed} bytes, but the file has {size}: damaged or truncated?"
         )

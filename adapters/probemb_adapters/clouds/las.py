@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ _PACKING = 10_000  # equal points take next to nothing in a laz file
 def read_las(path: Path) -> list[Stored]:
     """The points of a las or laz file: all dimensions of its point format and its extra bytes."""
     laspy = _laspy(path)
+    _check_records(path)
     with laspy.open(path) as file:
         header = file.header
         packing = _PACKING if header.are_points_compressed else 1
@@ -39,6 +41,17 @@ def write_las(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:
         new[name] = values
     with path.open("wb") as file:
         new.write(file, do_compress=cloud.path is not None and cloud.path.suffix.lower() == ".laz")
+
+
+def _check_records(path: Path) -> None:
+    """The records of variable length that the header claims fit into the file: laspy would look for each."""
+    with path.open("rb") as file:
+        start = file.read(375)
+    fields = [("<I", 100, 54)] + ([("<I", 243, 60)] if start[24:26] == b"\1\4" else [])  # format, place, bytes of each
+    for form, place, each in fields:
+        if len(start) >= place + struct.calcsize(form):
+            (records,) = struct.unpack_from(form, start, place)
+            check_claim(path, records, records * each, what="records")
 
 
 def _laspy(path: Path) -> Any:

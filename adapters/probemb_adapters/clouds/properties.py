@@ -58,7 +58,7 @@ def find_colours(properties: Mapping[str, Array]) -> tuple[Array | None, tuple[s
 def find_normals(properties: Mapping[str, Array]) -> tuple[Array | None, tuple[str, ...]]:
     """Normals (N, 3) float32 and the properties that they are."""
     values, names = _three(properties, _NORMALS, _NORMAL_ARRAYS)
-    return (None, ()) if values is None or values.dtype.kind != "f" else (values.astype(np.float32), names)
+    return (None, ()) if values is None or values.dtype.kind not in "fi" else (values.astype(np.float32), names)
 
 
 def find_labels(
