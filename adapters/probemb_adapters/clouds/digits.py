@@ -58,7 +58,7 @@ def check_digits(pos: Array, what: str) -> None:
     if largest <= _FAR * extent:
         return
     places = np.unique(pos, axis=0).astype(np.float64)
-    spacing = float(np.spacing(largest))
+    spacing, distance = float(np.spacing(largest)), 0.0
     if len(places) > 1:
         some = places[np.random.default_rng(0).permutation(len(places))[:_SAMPLE]]
         distance = float(np.median(cKDTree(places).query(some, k=2)[0][:, 1]))
@@ -66,9 +66,9 @@ def check_digits(pos: Array, what: str) -> None:
             return
     raise ValueError(
         f"{what}: expected positions that {pos.dtype} can tell apart, got coordinates up to {largest:.9g}, where its "
-        f"numbers are {spacing:.3g} apart, and only {len(places)} different places of {len(pos)} points: digits are "
-        "lost. Take the float64 positions again and subtract an offset before the cast (probemb_adapters.clouds."
-        "far_offset); files with doubles, scaled integers or text are read in float64"
+        f"numbers are {spacing:.3g} apart, and points {distance:.3g} apart at {len(places)} places of {len(pos)}: "
+        "digits are lost. Take the float64 positions again and subtract an offset before the cast "
+        "(probemb_adapters.clouds.far_offset); files with doubles, scaled integers or text are read in float64"
     )
 
 
