@@ -65,6 +65,7 @@ def test_broken_files(tmp_path: Path) -> None:
         np.savez(tmp_path / "bad.npz", pos=pos)
         with pytest.raises(ValueError, match=message):
             read_clouds(tmp_path / "bad.npz")
+    (tmp_path / "a.obj").touch()
     with pytest.raises(ValueError, match=r"a\.obj: expected \.asc, .* or \.xyz, got \.obj"):
         read_clouds(tmp_path / "a.obj")
     with pytest.raises(FileNotFoundError, match=r"none\.ply is missing"):

@@ -91,10 +91,10 @@ def cloud_files(path: str | Path) -> list[Path]:
     path = Path(path)
     expected = f"expected {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
     if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: expected a file or a folder of clouds")
         if path.suffix.lower() not in ENDINGS:
             raise ValueError(f"{path}: {expected}, got {path.suffix or 'no ending'}")
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing")
         return [path]
     inside = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     files = [p for p in inside if p.suffix.lower() in ENDINGS]
