@@ -79,7 +79,9 @@ def write_npz(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:
     """Positions under the name that they had, else `pos`, properties, and what is added."""
     name = cloud.layout if isinstance(cloud.layout, str) else "pos"
     with path.open("wb") as file:
-        np.savez_compressed(file, **{name: cloud.pos.astype(cloud.stored), **cloud.properties, **added})
+        np.savez_compressed(
+            file, allow_pickle=False, **{name: cloud.pos.astype(cloud.stored), **cloud.properties, **added}
+        )
 
 
 def named_columns(path: Path, values: Sequence[Array], names: Sequence[str] | None, layout: Any = None) -> list[Stored]:

@@ -16,11 +16,11 @@ _PACKING = 100  # of LZF, at most 264 bytes in 3
 def read_pcd(path: Path) -> list[Stored]:
     """The points of a pcd file."""
     try:
-        from pypcd4 import PointCloud
+        from pypcd4 import pypcd4
     except ImportError as error:
         raise missing(path, "pypcd4", "clouds", error) from error
     points = _check_header(path)
-    table = PointCloud.from_path(path).pc_data
+    table = pypcd4.PointCloud.from_path(path).pc_data
     names = table.dtype.names or ()
     if not {"x", "y", "z"} <= set(names):
         raise ValueError(f"{path}: expected fields x, y, z, got {', '.join(names) or 'none'}")

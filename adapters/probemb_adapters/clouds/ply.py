@@ -18,13 +18,19 @@ _BYTES = {
     **dict.fromkeys(("int", "uint", "float", "int32", "uint32", "float32"), 4),
     **dict.fromkeys(("double", "float64"), 8),
 }
+_TRIANGLES = {"vertex_indices": 3, "vertex_index": 3}
 
 
 def read_ply(path: Path) -> list[Stored]:
     """The vertices of a ply file."""
     plyfile = _plyfile(path)
     _check_header(path)
-    ply = plyfile.PlyData.read(path, mmap=False)
+    try:  # triangles are read at once, other lists one by one
+        ply = plyfile.PlyData.read(path, mmap="r", known_list_len={"face": _TRIANGLES})
+    except plyfile.PlyParseError:
+        ply = plyfile.PlyData.read(path, mmap=False)
+    for element in ply.elements:
+        element.data = np.array(element.data)  # the file may be replaced while the cloud is in use
     if "vertex" not in ply:
         raise ValueError(f"{path}: expected an element vertex, got {', '.join(e.name for e in ply) or 'none'}")
     vertex = ply["vertex"].data

@@ -46,6 +46,8 @@ def find_colours(properties: Mapping[str, Array]) -> tuple[Array | None, tuple[s
         return None, names, f"{told} not used: all are zero"
     if values.dtype.kind == "f" and high <= 1:
         return np.round(255 * values).astype(np.uint8), names, f"{told} are fractions of one"
+    if high <= 255 and values.dtype.kind != "f" and values.dtype != np.uint16:  # wide integers, as text has them
+        return values.astype(np.uint8), names, None
     if high <= 255:
         return (
             np.round(values).astype(np.uint8),
@@ -78,8 +80,8 @@ def find_labels(
     if given is None:
         keys = {_key(name): name for name in reversed(list(properties))}
         name = next((keys[key] for key in usual if key in keys), None)
-        if name is None:
-            return None, None, None
+    if name is None:
+        return None, None, None
     if name not in properties:
         raise ValueError(f"{what}: expected a property {name} for {kind}=, got {', '.join(properties) or 'none'}")
     values = properties[name]

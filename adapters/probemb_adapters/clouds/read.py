@@ -138,7 +138,8 @@ def _cloud(
     notes += [f"classes are {semantic_name}"] if semantic_name else []
     notes += [note for note in (colour_note, instance_note, semantic_note) if note is not None]
     unused = [n for n in rest if n != semantic_name]
-    notes += [f"kept, but neither labels nor colours: {', '.join(unused)}"] if unused else []
+    more = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
+    notes += [f"kept, but neither labels nor colours: {', '.join(unused[:8])}{more}"] if unused else []
     return Cloud(
         name,
         pos,

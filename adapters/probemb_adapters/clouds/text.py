@@ -61,8 +61,8 @@ def read_text(path: Path, columns: Sequence[str] | None) -> list[Stored]:
     if delimiter == ";" and any("," in token for token in tokens):  # decimal commas
         text, begin = text[begin:].replace(",", "."), 0
         tokens = [token.replace(",", ".") for token in tokens]
-    names, prefix = _names(comment, header, tokens, path.suffix.lower())
-    names = columns if columns is not None else names
+    own, prefix = _names(comment, header, tokens, path.suffix.lower())
+    names = columns if columns is not None else own
     numeric = [i for i, token in enumerate(tokens) if _number(token)]
     body = text[begin:]
     table = _load(body, delimiter, numeric, np.float64)
