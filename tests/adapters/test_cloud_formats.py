@@ -260,6 +260,17 @@ def test_a_ply_without_colours_is_painted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_clouds(tmp_path / "b.ply")[0].rgb, np.vstack([COLORS, [[200] * 3]])[LABEL])
 
 
+def test_results_do_not_replace_the_input(tmp_path: Path) -> None:
+    for name in ("a.ply", "b.csv", "c.npz"):
+        FORMATS[{"a.ply": "ply, ascii", "b.csv": "csv", "c.npz": "npz"}[name]].write(tmp_path / name)
+        before = (tmp_path / name).read_bytes()
+        (cloud,) = read_clouds(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name}: expected another folder for the results"):
+            write_found(tmp_path / "." / cloud.name, cloud)
+        assert (tmp_path / name).read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_lists_of_a_ply_are_written_back(tmp_path: Path) -> None:
     vertex = np.empty(N, dtype=[("x", "f4"), ("y", "f4"), ("z", "f4"), ("seen_by", object)])
     for i, axis in enumerate("xyz"):
@@ -409,6 +420,8 @@ def test_labels_by_name_and_by_convention(tmp_path: Path) -> None:
     (cloud,) = read_clouds(tmp_path / "a.npz", **options)
     np.testing.assert_array_equal(cloud.instance, np.choose(INSTANCE, [-1, -100, -1, 3, 4]))
     np.testing.assert_array_equal(cloud.semantic, np.choose(SEMANTIC, [0, -100, 2]))
+    (cloud,) = read_clouds(tmp_path / "a.npz", instance="label", semantic="label")
+    np.testing.assert_array_equal(cloud.instance, cloud.semantic)
     with pytest.raises(ValueError, match=r"a\.npz: expected a property part for instance=, got leaf, object, label"):
         read_clouds(tmp_path / "a.npz", instance="part")
 
@@ -442,6 +455,20 @@ def test_a_folder_is_read_in_order(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("-")
     assert [cloud.name for cloud in read_clouds(tmp_path)] == ["a/scan", "b/scan", "c"]
     assert cloud_files(tmp_path / "c.npz") == [tmp_path / "c.npz"]
+
+
+def test_tables_beside_clouds_are_left_alone(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.txt"):
+        text(",", "")(tmp_path / name)
+    assert [cloud.name for cloud in read_clouds(tmp_path)] == ["a", "b"]
+    npz(tmp_path / "c.npz")
+    (tmp_path / "b.txt").write_text("train: c")
+    with pytest.warns(UserWarning, match=r"left alone beside clouds of other formats: a\.csv, b\.txt; read them"):
+        assert [cloud.name for cloud in read_clouds(tmp_path)] == ["c"]
+    for number in range(3):
+        npy(tmp_path / f"{number}.npy")
+    with pytest.warns(UserWarning, match=r": 0\.npy, 1\.npy, 2\.npy and 2 more; read them"):
+        assert cloud_files(tmp_path) == [tmp_path / "c.npz"]
 
 
 def test_a_folder_without_clouds(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,8 @@ _READERS = {
     **dict.fromkeys((".h5", ".hdf5"), read_h5),
 }
 _TABLES = {".npy": read_npy, **dict.fromkeys((".xyz", ".txt", ".csv", ".asc", ".pts"), read_text)}
+
+_ANYTHING = (".txt", ".csv", ".npy")  # lists, tables and arrays that lie beside clouds end so, too
 
 ENDINGS = tuple(sorted([*_READERS, *_TABLES]))
 """Of the files that are read, in lower case; files may have them in any case."""
@@ -84,6 +87,9 @@ def read_clouds(
 def cloud_files(path: str | Path) -> list[Path]:
     """The file, or the files in the folder and below it that `read_clouds` reads, in order of their paths.
 
+    Files .txt, .csv and .npy in a folder are clouds where it has no other; beside others they are left alone, with a
+    warning, as they may be anything. So are hidden files, without.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is of another kind, or the folder has none to read.
@@ -97,7 +103,16 @@ def cloud_files(path: str | Path) -> list[Path]:
             raise ValueError(f"{path}: {expected}, got {path.suffix or 'no ending'}")
         return [path]
     inside = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    files = [p for p in inside if p.suffix.lower() in ENDINGS]
+    candidates = [p for p in inside if p.suffix.lower() in ENDINGS]
+    sure = [p for p in candidates if p.suffix.lower() not in _ANYTHING]
+    files = sure or candidates
+    if len(files) < len(candidates):
+        left = [str(p.relative_to(path)) for p in candidates if p not in set(files)]
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        warnings.warn(
+            f"{path}: left alone beside clouds of other formats: {', '.join(left[:3])}{more}; read them by their names",
+            stacklevel=2,
+        )
     if not files:
         got = ", ".join(sorted({p.suffix or p.name for p in inside})[:8]) or "no file"
         raise ValueError(f"{path} is a folder without clouds: {expected}, got {got}")
@@ -131,9 +146,11 @@ def _cloud(
     rgb, colour_names, colour_note = find_colours(properties)
     normals, normal_names = find_normals(properties)
     rest = {n: a for n, a in properties.items() if n not in (*colour_names, *normal_names)}
-    instance, instance_name, instance_note = find_labels(rest, labels[0], INSTANCE_NAMES, what, "instance")
+    where = properties if labels[0] is not None else rest
+    instance, instance_name, instance_note = find_labels(where, labels[0], INSTANCE_NAMES, what, "instance")
     rest = {n: a for n, a in rest.items() if n != instance_name}
-    semantic, semantic_name, semantic_note = find_labels(rest, labels[1], SEMANTIC_NAMES, what, "semantic")
+    where = properties if labels[1] is not None else rest
+    semantic, semantic_name, semantic_note = find_labels(where, labels[1], SEMANTIC_NAMES, what, "semantic")
     notes = [f"instance labels are {instance_name}"] if instance_name else []
     notes += [f"classes are {semantic_name}"] if semantic_name else []
     notes += [note for note in (colour_note, instance_note, semantic_note) if note is not None]

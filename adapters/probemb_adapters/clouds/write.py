@@ -42,7 +42,14 @@ def write_instances(
 
     Returns:
         the files.
+
+    Raises:
+        ValueError: a file would replace the cloud's own.
     """
+    ending = cloud.path.suffix.lower() if cloud.path is not None and cloud.layout is not None else ""
+    files = [Path(f"{path}{e}") for e in dict.fromkeys((".npz", ".ply", ending if ending in _WRITERS else ".ply"))]
+    if cloud.path is not None and cloud.path.resolve() in [file.resolve() for file in files]:
+        raise ValueError(f"{cloud.path}: expected another folder for the results, which would replace this file")
     label = found.label.cpu().numpy()
     columns = {
         "instance": label.astype(np.int32),
@@ -54,11 +61,9 @@ def write_instances(
     paint = {name: painted[:, i] for i, name in enumerate(("red", "green", "blue"))}
     added = {_free(name, cloud.properties): values for name, values in columns.items()}
     distribution = {"mean": embedding.mean.cpu().numpy(), "log_std": embedding.log_std.cpu().numpy()}
-    files = [Path(f"{path}.npz"), Path(f"{path}.ply")]
     with replaced_file(files[0]) as temporary:
         own = {_free(name, cloud.properties): values for name, values in distribution.items()}
         write_npz(temporary, cloud, {**added, **own})
-    ending = cloud.path.suffix.lower() if cloud.path is not None and cloud.layout is not None else ""
     if ending == ".ply":
         with replaced_file(files[1]) as temporary:
             write_ply(temporary, cloud, added if paint.keys() & cloud.properties.keys() else paint | added)
@@ -66,7 +71,6 @@ def write_instances(
     with replaced_file(files[1]) as temporary:
         write_painted(temporary, cloud.pos, paint | columns)
     if ending in _WRITERS:
-        files.append(Path(f"{path}{ending}"))
         with replaced_file(files[2]) as temporary:
             _WRITERS[ending](temporary, cloud, added)
     return files
