@@ -307,6 +307,17 @@ def test_las_keeps_scale_offset_and_version(tmp_path: Path) -> None:
         ]
 
 
+def test_an_indexed_laz_is_written_without_its_index(tmp_path: Path) -> None:
+    las(tmp_path / "a.copc.laz")
+    cloud = laspy.read(tmp_path / "a.copc.laz")
+    cloud.vlrs.extend([laspy.VLR("copc", 1, "index", bytes(160)), laspy.VLR("LASF_Projection", 2112, "", b"UTM\0")])
+    cloud.write(tmp_path / "a.copc.laz")
+    (cloud,) = read_clouds(tmp_path / "a.copc.laz")
+    write_found(tmp_path / "b", cloud)
+    assert [record.record_id for record in laspy.read(tmp_path / "b.laz").vlrs if record.user_id == "LASF_Projection"]
+    np.testing.assert_array_equal(read_clouds(tmp_path / "b.laz")[0].pos, cloud.pos)
+
+
 def test_unclassified_las_has_no_classes(tmp_path: Path) -> None:
     las(tmp_path / "a.las")
     cloud = laspy.read(tmp_path / "a.las")

@@ -35,7 +35,8 @@ def write_las(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:
     laspy = _laspy(path)
     old = cloud.layout
     new = laspy.LasData(copy.deepcopy(old.header), old.points)  # the old header stays without the new dimensions
-    new.evlrs = old.evlrs
+    for records in (new.vlrs, new.evlrs or []):  # the index of a copc.laz, which laspy cannot write; the rest stays
+        records[:] = [record for record in records if record.user_id != "copc"]
     new.add_extra_dims([laspy.ExtraBytesParams(name, values.dtype) for name, values in added.items()])
     for name, values in added.items():
         new[name] = values
