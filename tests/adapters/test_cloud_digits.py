@@ -43,6 +43,11 @@ def test_coarse_is_more_than_a_tenth_of_the_usual_distance() -> None:
     check_digits(coarse.astype(np.int64), "a")
 
 
+def test_the_unit_sphere_needs_the_digits() -> None:
+    with pytest.raises(ValueError, match="unit_sphere: expected positions that float32 can tell apart"):
+        unit_sphere((POS + UTM).astype(np.float32))
+
+
 def test_all_points_in_one_place_far_away() -> None:
     with pytest.raises(ValueError, match="at 1 places of 4"):
         check_digits(np.full((4, 3), 5e6, np.float32), "a")

@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
+from probemb_adapters.clouds.digits import check_digits
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Up = Literal["x", "y", "z"]
 
@@ -71,12 +73,13 @@ def unit_sphere(pos: Array, up: Up = "y") -> Array:
     """PartNet's frame: centred on the bounding box, the farthest point at distance 1, y up. (N, 3) -> (N, 3) float32.
 
     Raises:
-        ValueError: the extent of the positions is not finite.
+        ValueError: the extent of the positions is not finite, or they have lost their digits, see `check_digits`.
 
     >>> unit_sphere(np.array([[0.0, 0, 0], [0, 0, 4]]), up="z")
     array([[ 0., -1.,  0.],
            [ 0.,  1.,  0.]], dtype=float32)
     """
+    check_digits(pos, "unit_sphere")
     x = pos.astype(np.float64) @ _TO_Y_UP[up].T
     x = x - (x.min(0) + x.max(0)) / 2
     with np.errstate(over="ignore"):

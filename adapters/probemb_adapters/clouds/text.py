@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from probemb_adapters.clouds.arrays import named_columns
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
 
 _PTS = {4: ("intensity",), 6: ("red", "green", "blue"), 7: ("intensity", "red", "green", "blue")}
-_INTEGER = re.compile(r"\s*[+-]?\d+\s*")
+_INTEGER = re.compile(r"[+-]?\d+")
 
 
 class Layout(NamedTuple):
@@ -33,53 +34,45 @@ class Layout(NamedTuple):
     header: str | None
 
 
+class _Head(NamedTuple):
+    """What stands before the first point.
+
+    Attributes:
+        comment: the last one, with its mark.
+        header: the names of the columns.
+        points: how many the file claims to have.
+        first: the line of the first point.
+        begin: where in the text that line begins.
+    """
+
+    comment: str
+    header: str | None
+    points: int | None
+    first: str
+    begin: int
+
+
 def read_text(path: Path, columns: Sequence[str] | None) -> list[Stored]:
     """The table of a text file; lines that begin with # or // are comments, of which the last may name the columns."""
     with path.open("rb") as file:
-        start = file.read(4)
-    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        start = file.read(2)
+    encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     text = path.read_text(encoding=encoding, errors="replace")
-    comment, header, first, claimed = "", None, None, None
-    lines = io.StringIO(text)
-    begin = 0  # where the data begins in the text
-    while first is None:
-        begin = lines.tell()
-        line = lines.readline()
-        if not line:
-            raise ValueError(f"{path}: expected points, one a line, got none")
-        bare = line.strip()
-        if bare.startswith(("#", "//")):
-            comment = bare
-        elif path.suffix.lower() == ".pts" and claimed is None and bare.isdigit():
-            claimed = int(bare)
-        elif bare and header is None and not _number(_split(bare, _delimiter(bare))[0]):
-            header = bare
-        elif bare:
-            first = bare
-    delimiter = _delimiter(first)
-    tokens = _split(first, delimiter)
+    ending = path.suffix.lower()
+    head = _head(path, text, counted=ending == ".pts")
+    text, delimiter = text[head.begin :], _delimiter(head.first)
+    tokens = _split(head.first, delimiter)
     if delimiter == ";" and any("," in token for token in tokens):  # decimal commas
-        text, begin = text[begin:].replace(",", "."), 0
-        tokens = [token.replace(",", ".") for token in tokens]
-    own, prefix = _names(comment, header, tokens, path.suffix.lower())
-    names = columns if columns is not None else own
-    numeric = [i for i, token in enumerate(tokens) if _number(token)]
-    body = text[begin:]
-    table = _load(body, delimiter, numeric, np.float64)
-    if claimed is not None and claimed != len(table):
-        raise ValueError(f"{path}: its first line claims {claimed} points, but it has {len(table)}: truncated?")
-    values: list[Array] = [np.empty(0)] * len(tokens)
-    for i, column in zip(numeric, table.T, strict=True):
-        whole = _INTEGER.fullmatch(tokens[i]) and np.all(np.abs(column) < 2**53) and np.all(column == np.round(column))
-        values[i] = column.astype(np.int64) if whole else column.copy()
-    words = [i for i in range(len(tokens)) if i not in numeric]
-    for i, column in zip(words, _load(body, delimiter, words, str).T if words else (), strict=True):
-        values[i] = column
+        text, tokens = text.replace(",", "."), [token.replace(",", ".") for token in tokens]
+    names, prefix = _names(head, tokens, ending)
+    names = names if columns is None else list(columns)
+    values = _columns(text, delimiter, tokens)
+    if head.points is not None and head.points != len(values[0]):
+        raise ValueError(f"{path}: its first line claims {head.points} points, but it has {len(values[0])}: truncated?")
     (stored,) = named_columns(path, values, names)
-    if path.suffix.lower() == ".pts":
+    if ending == ".pts":
         return [stored]
-    named = [*stored.properties]
-    order = names if names is not None else ["x", "y", "z", *named]
+    order = ["x", "y", "z", *stored.properties] if names is None else names
     axes = sorted((name for name in order if name not in stored.properties), key=str.lower)
     return [stored._replace(layout=Layout(tuple(order), tuple(axes), delimiter or " ", prefix))]
 
@@ -96,19 +89,50 @@ def write_text(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:
         file.writelines(layout.delimiter.join(row) + "\n" for row in zip(*columns, strict=True))
 
 
-def _names(comment: str, header: str | None, tokens: Sequence[str], suffix: str) -> tuple[list[str] | None, str | None]:
+def _head(path: Path, text: str, *, counted: bool) -> _Head:
+    """What stands before the first point; ``counted`` files may begin with the number of points."""
+    comment, header, points = "", None, None
+    lines = io.StringIO(text)
+    begin = 0
+    for line in iter(lines.readline, ""):
+        bare = line.strip()
+        if bare.startswith(("#", "//")):
+            comment = bare
+        elif counted and points is None and bare.isdecimal():
+            points = int(bare)
+        elif bare and header is None and not _number(_split(bare, _delimiter(bare))[0]):
+            header = bare
+        elif bare:
+            return _Head(comment, header, points, bare, begin)
+        begin = lines.tell()
+    raise ValueError(f"{path}: expected points, one a line, got none")
+
+
+def _names(head: _Head, tokens: Sequence[str], suffix: str) -> tuple[list[str] | None, str | None]:
     """Names of the columns and what stands before them, by the header, a comment, or the format."""
-    for line in (header, comment):
+    for line in (head.header, head.comment):
         if line:
-            prefix = re.match(r"[#/\s]*", line)
-            before = prefix.group() if prefix else ""
-            bare = line[len(before) :]
-            names = [name.strip() for name in _split(bare, _delimiter(bare))]
-            if line == header or (len(names) == len(tokens) and {"x", "y", "z"} <= {n.lower() for n in names}):
-                return names, before
+            bare = line.lstrip("#/ \t")
+            names = _split(bare, _delimiter(bare))
+            if line == head.header or (len(names) == len(tokens) and {"x", "y", "z"} <= {n.lower() for n in names}):
+                return names, line[: len(line) - len(bare)]
     if suffix == ".pts" and len(tokens) in _PTS:
         return ["x", "y", "z", *_PTS[len(tokens)]], None
     return None, None
+
+
+def _columns(text: str, delimiter: str | None, tokens: Sequence[str]) -> list[Array]:
+    """The columns: of words where the first line has one, of whole numbers where all are, else of floats."""
+    numeric = [i for i, token in enumerate(tokens) if _number(token)]
+    words = [i for i in range(len(tokens)) if i not in numeric]
+    values: dict[int, Array] = dict(zip(numeric, _load(text, delimiter, numeric, np.float64).T, strict=True))
+    if words:
+        values |= dict(zip(words, _load(text, delimiter, words, str).T, strict=True))
+    for i in numeric:
+        whole = _INTEGER.fullmatch(tokens[i]) and np.all(values[i] == np.round(values[i]))
+        if whole and np.abs(values[i]).max() < 2**53:
+            values[i] = values[i].astype(np.int64)
+    return [np.ascontiguousarray(values[i]) for i in range(len(tokens))]
 
 
 def _load(text: str, delimiter: str | None, columns: Sequence[int], dtype: type) -> Array:
