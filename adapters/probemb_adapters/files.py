@@ -133,6 +133,17 @@ def may_replace(root: Path) -> bool:
     return root.is_dir() and ((root / MANIFEST).is_file() or not any(root.iterdir()))
 
 
+def what_instead(path: Path) -> str | None:
+    """What lies in a file where a download or a copy went wrong: an empty file, an HTML page, a pointer; else None."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, such as a server sends instead of a file: download it again and look at the address"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS: get the file itself with git lfs pull"
+    return "empty" if path.stat().st_size == 0 else None
+
+
 def commit_of(folder: str | Path) -> str | None:
     """The commit of a clone, with "-dirty" where files changed; None outside of one, or without git."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]

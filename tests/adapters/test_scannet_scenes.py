@@ -356,6 +356,43 @@ def test_no_vertices(tmp_path: Path) -> None:
         write_scene(tmp_path, "a", np.zeros((0, 3)), np.zeros((0, 3), np.uint8))
 
 
+def test_a_scene_in_utm_coordinates(tmp_path: Path) -> None:
+    """Written in double, read less an offset in whole metres: the scene at the origin to a micrometre."""
+    pos = np.round(np.random.default_rng(0).random((400, 3)) * [5, 4, 2.5], 3)
+    rgb = np.zeros((400, 3), np.uint8)
+    utm = np.array([500_000, 5_400_000, 300])
+    write_scene(tmp_path, "a", pos + utm, rgb)
+    write_scene(tmp_path, "b", pos, rgb)
+    far, near = (read_scene(tmp_path, scene, None) for scene in "ab")
+    assert PlyData.read(scene_paths(tmp_path, "a").mesh)["vertex"]["y"].dtype == np.float64
+    assert PlyData.read(scene_paths(tmp_path, "b").mesh)["vertex"]["y"].dtype == np.float32
+    np.testing.assert_array_equal(near.offset, [0, 0, 0])
+    np.testing.assert_array_equal(far.offset, np.round(far.offset))
+    np.testing.assert_array_equal(near.pos, pos.astype(np.float32))
+    np.testing.assert_allclose(far.pos.astype(np.float64) + far.offset - utm, pos, rtol=0, atol=1e-6)
+    # Its alignment turns about the origin, so it is applied before the offset is subtracted.
+    turn = np.array([[0, -1, 0, 7], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    write_scene(tmp_path, "c", pos + utm, rgb, axis_alignment=turn)
+    turned = read_scene(tmp_path, "c", None)
+    expected = (pos + utm) @ turn[:3, :3].T + turn[:3, 3]
+    np.testing.assert_allclose(turned.pos.astype(np.float64) + turned.offset, expected, rtol=0, atol=1e-6)
+
+
+def test_positions_that_lost_their_digits(tmp_path: Path) -> None:
+    pos = (np.random.default_rng(0).random((400, 3)) + np.array([500_000, 5_400_000, 300])).astype(np.float32)
+    with pytest.raises(
+        ValueError, match=r"a: expected positions that float32 can tell apart, got .* subtract an offset"
+    ):
+        write_scene(tmp_path, "a", pos, np.zeros((400, 3), np.uint8))
+    write_scene(tmp_path, "a", pos.astype(np.float64), np.zeros((400, 3), np.uint8))
+    mesh = scene_paths(tmp_path, "a").mesh
+    vertex = PlyData.read(mesh)["vertex"].data
+    fields = [(name, "f4" if name in "xyz" else "u1") for name in vertex.dtype.names]
+    PlyData([PlyElement.describe(vertex.astype(fields), "vertex")]).write(mesh)
+    with pytest.raises(ValueError, match=r"_vh_clean_2\.ply: expected positions that float32 can tell apart"):
+        read_scene(tmp_path, "a", None)
+
+
 def test_scene_that_is_there_already(tmp_path: Path) -> None:
     folder = write_scene(tmp_path, "a", **GOOD)
     assert folder == tmp_path / "scans" / "a"

@@ -13,6 +13,7 @@ import torch
 from example_runs import read_metrics, run_until
 from paths import PROJECT
 
+from probemb_adapters.clouds import read_clouds
 from probemb_adapters.experiments import partnet
 from probemb_adapters.partnet.detection import write_detection
 from probemb_adapters.partnet.predictions import evaluate_files
@@ -117,12 +118,21 @@ def test_predicting_files(trained: tuple[Path, str], tmp_path: Path) -> None:
     np.savez(tmp_path / "box.npz", pos=pos)
     model = trained[0] / "model.safetensors"
     out = tmp_path / "out"
-    done = run("--points", "600", "--evaluate", model, "--predict", tmp_path / "box.npz", "--up", "z", "--output", out)
+    utm = pos + np.array([500_000, 5_400_000, 300])
+    (tmp_path / "Blätter").mkdir()
+    np.savetxt(tmp_path / "Blätter" / "Kürbis.csv", utm, "%.9f", ",", header="x,y,z", comments="")
+    files = ["--predict", tmp_path / "box.npz", tmp_path / "Blätter"]
+    terminal = {"PYTHONIOENCODING": "ascii"}  # finishes, and prints K?rbis
+    done = run("--points", "600", "--evaluate", model, *files, "--up", "z", "--output", out, environment=terminal)
     assert done.returncode == 0, done.stderr
+    assert "K?rbis: " in done.stderr + done.stdout
+    (far,) = read_clouds(out / "Kürbis.csv")
+    np.testing.assert_allclose(far.pos, utm, rtol=0, atol=1e-8)
     with np.load(out / "box.npz") as found:
         np.testing.assert_array_equal(found["pos"], pos)
-        assert found["label"].shape == (900,)
-        assert 0 <= found["label"].max() < len(found["score"])
+        assert found["instance"].shape == found["score"].shape == (900,)
+        assert found["instance"].max() >= 0
+        np.testing.assert_array_equal(far.instance, found["instance"])  # in UTM coordinates as at the origin
         assert found["mean"].shape == (900, 3)
     assert (out / "box.ply").stat().st_size > 900 * 12
     assert "box" in (out / "report.html").read_text()

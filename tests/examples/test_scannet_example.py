@@ -149,12 +149,14 @@ def test_predicting_scans_at_once_and_in_tiles(rooms: Path, trained: tuple[Path,
     mesh = scene_paths(rooms, data.scene_ids[0]).mesh
     pos, rgb = (x.numpy() for x in (data[0].pos, data[0].rgb))
     np.savez(tmp_path / "y_up.npz", pos=np.stack([pos[:, 0], pos[:, 2], -pos[:, 1]], 1), rgb=rgb)
+    np.savez(tmp_path / "far.npz", pos=pos + np.array([500_000.0, 5_400_000, 300]), rgb=rgb)
     arguments = ["--accelerator", "cpu", "--evaluate", models(trained[0])[0]]
     files = {}
     for name, extra in {
         "whole": ["--predict", mesh],
         "tiled": ["--predict", mesh, "--tile-size", "1.5", "--tile-overlap", "0.5"],
         "turned": ["--predict", tmp_path / "y_up.npz", "--up", "y"],
+        "far": ["--predict", tmp_path / "far.npz"],
     }.items():
         done = run(*arguments, *extra, "--output", tmp_path / name)
         assert done.returncode == 0, done.stderr
@@ -163,12 +165,13 @@ def test_predicting_scans_at_once_and_in_tiles(rooms: Path, trained: tuple[Path,
             files[name] = dict(file)
         assert (tmp_path / name / "report.html").stat().st_size > 100_000
     for found in files.values():
-        assert found["label"].shape == (len(pos),)
-        assert found["label"].max() == len(found["score"]) - 1
+        assert found["instance"].shape == found["class"].shape == found["score"].shape == (len(pos),)
+        assert ((found["score"] > 0) == (found["instance"] >= 0)).all()
     assert np.isfinite(files["tiled"]["mean"]).all()
     # In the frame of the file, whichever axis is up.
-    offset = files["turned"]["mean"] - files["turned"]["pos"]
-    assert np.abs(offset).max() <= 2.0 + 1e-5
+    for name in ("turned", "far"):
+        offset = files[name]["mean"] - files[name]["pos"]
+        assert np.abs(offset).max() <= 2.0 + 1e-5
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def run(script: Path, *arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def run(
+    script: Path, *arguments: object, processes: int = 1, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), str(script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=ENVIRONMENT, timeout=300)
+    own = ENVIRONMENT | dict(environment or {})
+    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=own, timeout=300)
 
 
 def run_until(script: Path, *arguments: object, written: Path) -> None:

@@ -9,10 +9,12 @@ import csv
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -34,6 +36,7 @@ from probemb_adapters.training.options import AnySettings, RunOptions, TrainingS
 try:
     from lightning_fabric import Fabric
     from torch_geometric.data import Batch, Data
+    from tqdm import tqdm
 except ImportError as error:
     raise ImportError(
         f'the examples need lightning-fabric and torch-geometric ({error}): pip install "probemb-lib[train]" '
@@ -42,14 +45,27 @@ except ImportError as error:
 
 
 def clouds_to_predict(options: RunOptions) -> list[Cloud]:
-    """The clouds of the files of ``--predict``; results are named after them, so equal names end the program."""
+    """The clouds of the files and folders of ``--predict``, and a line on each that is not as usual.
+
+    Results are named after them, so equal names end the program.
+    """
     clouds = [cloud for path in options.predict for cloud in read_clouds(path)]
+    for cloud in clouds:
+        for note in cloud.notes:
+            tqdm.write(f"{cloud.name}: {note}")
     names = [cloud.name for cloud in clouds]
     if len(set(names)) < len(names):
         raise SystemExit(
             f"--predict: results are named after the files, expected different names, got {', '.join(names)}"
         )
     return clouds
+
+
+def print_any_name() -> None:
+    """Let names that a terminal cannot show be printed with question marks, where they would end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # not what a notebook or a test has put there
+            stream.reconfigure(errors="replace")
 
 
 # --- training

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from probemb_adapters.files import what_instead
+
 Shape = tuple[int, ...]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def load_pretrained(
 ) -> LoadReport:
     """Copy into a network the weights of a checkpoint that fit its parameters and buffers in name and shape.
 
-    Weights around the state dict are looked through: dicts with an entry `state_dict`, `model_state_dict` or `model`.
-    Other entries than tensors are passed over.
+    Weights around the state dict are looked through: dicts with an entry `state_dict`, `model_state_dict`,
+    `model_state`, `model`, `network` or `net`. Other entries than tensors are passed over.
 
     Args:
         network: gets the weights in place, on its device and in its dtype.
@@ -102,6 +104,9 @@ def load_pretrained(
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a checkpoint of torch.save or a .safetensors file")
+    instead = what_instead(path)
+    if instead is not None:
+        raise ValueError(f"{path} is {instead}: expected a checkpoint of torch.save or a .safetensors file")
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:

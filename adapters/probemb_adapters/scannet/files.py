@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from probemb_adapters.clouds import check_digits, far_offset
+
 try:
     from plyfile import PlyData, PlyParseError
 except ImportError as error:
@@ -58,11 +60,13 @@ class ScanNetScene(NamedTuple):
     """One scene in the order of its mesh.
 
     Attributes:
-        pos: (V, 3) float32, metres, z up; axis-aligned if so asked for.
+        pos: (V, 3) float32, metres, z up; axis-aligned if so asked for, less ``offset``.
         rgb: (V, 3) uint8.
         label: (V,) int64, nyu40 id, 0 unannotated; None without annotation.
         object: (V,) int64, row of the object in `segGroups`, −1 unannotated; None without annotation.
         scene_id: such as scene0000_00.
+        offset: (3,) float64, what was subtracted before the cast to float32; zero unless the scene lies far from the
+            origin, such as one in UTM coordinates.
     """
 
     pos: Array
@@ -70,6 +74,7 @@ class ScanNetScene(NamedTuple):
     label: Array | None
     object: Array | None
     scene_id: str
+    offset: Array
 
 
 def scene_paths(root: str | Path, scene_id: str, folder: str | None = None) -> ScenePaths:
@@ -159,11 +164,13 @@ def read_scene(
     pos, rgb = _read_mesh(paths.mesh)
     if axis_align and (label_map is not None or paths.info.is_file()):
         alignment = _read_alignment(paths.info)
-        pos = (pos @ alignment[:3, :3].T + alignment[:3, 3]).astype(np.float32)
+        pos = pos @ alignment[:3, :3].T + alignment[:3, 3]
+    offset = far_offset(pos)
+    pos = (pos - offset if offset.any() else pos).astype(np.float32)
     if label_map is None:
-        return ScanNetScene(pos, rgb, None, None, scene_id)
+        return ScanNetScene(pos, rgb, None, None, scene_id, offset)
     owner, labels = _read_annotation(paths, label_map, len(pos))
-    return ScanNetScene(pos, rgb, labels[owner], owner, scene_id)
+    return ScanNetScene(pos, rgb, labels[owner], owner, scene_id, offset)
 
 
 def check_scene_id(scene_id: str) -> None:
@@ -179,7 +186,7 @@ def check_alignment(expected: str, matrix: Array) -> None:
 
 
 def _read_mesh(path: Path) -> tuple[Array, Array]:
-    """Positions (V, 3) float32 and colours (V, 3) uint8."""
+    """Positions (V, 3) as in the file and colours (V, 3) uint8."""
     try:
         with _existing(path).open("rb") as file:
             vertex = PlyData.read(file, mmap="r", known_list_len=_TRIANGLES)["vertex"].data
@@ -194,9 +201,9 @@ def _read_mesh(path: Path) -> tuple[Array, Array]:
         raise ValueError(f"{path} has no vertex: unpack it again")
     if rgb.dtype != np.uint8:
         raise ValueError(f"{path}: expected colours of uchar, got {rgb.dtype}")
-    pos = pos.astype(np.float32, copy=False)
     if not np.isfinite(pos).all():
         raise ValueError(f"{path}: a coordinate is NaN or infinite: unpack it again")
+    check_digits(pos, str(path))
     return pos, rgb
 
 

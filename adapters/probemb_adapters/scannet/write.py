@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from probemb_adapters.clouds import check_digits, far_offset
 from probemb_adapters.files import replaced_file
 from probemb_adapters.scannet.files import (
     LABEL_MAP,
@@ -55,7 +56,8 @@ def write_scene(
     Args:
         root: the folder that holds `scans`; a scene without annotation goes into `scans_test`, as ScanNet has it.
         scene_id: such as scene0000_00.
-        pos: (V, 3) metres, z up, before ``axis_alignment``; written as float32.
+        pos: (V, 3) metres, z up, before ``axis_alignment``; written as float32, or as float64 far from the origin,
+            such as in UTM coordinates, where the reader subtracts an offset.
         rgb: (V, 3) uint8.
         faces: (F, 3) integer, triangles of rows of ``pos``; by default none.
         instance: (V,) integer, the row of ``categories`` that owns the vertex, or −1 where it is unannotated. Wall and
@@ -72,8 +74,8 @@ def write_scene(
     Raises:
         FileExistsError: the scene is there already.
         TypeError: arrays are not of the expected types.
-        ValueError: arrays do not fit each other, values are out of range, or a category is not in the table. The
-            message names the scene.
+        ValueError: arrays do not fit each other, values are out of range, positions lost their digits in float32, or
+            a category is not in the table. The message names the scene.
     """
     label_map = NYU40_MAP if label_map is None else label_map
     check_scene_id(scene_id)
@@ -83,10 +85,11 @@ def write_scene(
     faces = np.zeros((0, 3), np.int32) if faces is None else _array(scene_id, "faces", faces, "iu", (None, 3))
     alignment = None if axis_alignment is None else _array(scene_id, "axis_alignment", axis_alignment, "fiu", (4, 4))
     with np.errstate(over="ignore"):
-        pos = pos.astype(np.float32)
-    finite = np.count_nonzero(np.isfinite(pos).all(axis=1))
+        finite = np.count_nonzero(np.isfinite(pos.astype(np.float32)).all(axis=1))
     if not vertices or finite < vertices:
         raise ValueError(f"{scene_id}: expected positions, all finite as float32, got {finite} such of {vertices}")
+    check_digits(pos, scene_id)
+    pos = pos.astype(np.float64 if pos.dtype != np.float32 and far_offset(pos).any() else np.float32)
     if alignment is not None:
         check_alignment(f"{scene_id}: expected axis_alignment", alignment)
     if rgb.dtype != np.uint8:
@@ -190,7 +193,8 @@ def _write_info(paths: ScenePaths, annotation: dict[str, Any], alignment: Array 
 
 def _write_mesh(path: Path, pos: Array, rgb: Array, faces: Array, labels: Array | None = None) -> None:
     """A binary ply, as ScanNet's; whole arrays at a time, where plyfile would write each face by itself."""
-    fields = [*((name, "<f4", "float") for name in "xyz")]
+    real = ("<f4", "float") if pos.dtype == np.float32 else ("<f8", "double")
+    fields = [(name, *real) for name in "xyz"]
     fields += [(name, "u1", "uchar") for name in ("red", "green", "blue", "alpha")]
     fields += [("label", "<u2", "ushort")] if labels is not None else []
     vertex = np.empty(len(pos), dtype=[(name, code) for name, code, _ in fields])

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from probemb_adapters.files import replaced_file
+from probemb_adapters.files import replaced_file, what_instead
 
 try:
     from safetensors import SafetensorError, safe_open
@@ -50,6 +50,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a checkpoint that a training wrote")
+    instead = what_instead(path)
+    if instead is not None:
+        raise ValueError(f"{path} is {instead}: expected a checkpoint that a training wrote")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

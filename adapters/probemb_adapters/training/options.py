@@ -114,7 +114,7 @@ class RunOptions(TrainingSettings):
     evaluate: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT ...")] = ()
     """no training: evaluate these models, in one table"""
     predict: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILES ...")] = ()
-    """no training: segment clouds (ply, npz, h5) with the model of --evaluate; needs no labels"""
+    """no training: segment clouds, files or folders of them, with the model of --evaluate; needs no labels"""
     report_shapes: int = 30
     """most clouds to show in the report"""
 

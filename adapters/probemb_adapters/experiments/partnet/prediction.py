@@ -12,7 +12,7 @@ from tqdm import tqdm
 from probemb_adapters.clouds import nearest, unit_sphere, write_instances
 from probemb_adapters.experiments.partnet.model import Model
 from probemb_adapters.experiments.partnet.options import Options
-from probemb_adapters.experiments.run import clouds_to_predict
+from probemb_adapters.experiments.run import clouds_to_predict, print_any_name
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import ShapeResult, instance_colors
 
@@ -22,6 +22,7 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
 
     Returns what to print: where they are.
     """
+    print_any_name()
     model = Model.load(options.evaluate[0])
     if options.refine:
         model = replace(model, settings=replace(model.settings, refine=True))
@@ -53,4 +54,4 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
     classes = model.classes if model.background is None else ("other", *model.classes)
     part = Section("Predicted clouds", shapes=shapes, classes=classes, noun="part")
     page = write_report(options.output / "report.html", "Parts found in your clouds", [part])
-    return f"\nresults  {options.output}/*.npz and *.ply\nreport   {page}"
+    return f"\nresults  {options.output}/*.npz, *.ply and in the format of each file\nreport   {page}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from probemb_adapters.clouds import Cloud, write_instances
-from probemb_adapters.experiments.run import clouds_to_predict
+from probemb_adapters.clouds import Array, Cloud, far_offset, write_instances
+from probemb_adapters.experiments.run import clouds_to_predict, print_any_name
 from probemb_adapters.experiments.scannet.evaluation import scene_result
 from probemb_adapters.experiments.scannet.model import MIN_POINTS, MIN_SCORE, Model
 from probemb_adapters.experiments.scannet.options import Options
@@ -58,14 +59,17 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
 
     Returns what to print: where they are.
     """
+    print_any_name()
     model = Model.load(options.evaluate[0])
     clouds = clouds_to_predict(options)
     shown = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
-        data = cloud_data(cloud, options)
+        offset = far_offset(cloud.pos)
+        data = cloud_data(cloud, options, offset)
         found, embedding = predict_cloud(model, data, options, fabric)
         colors = (255 * instance_colors(len(found))).astype("uint8")
-        write_instances(options.output / cloud.name, cloud, found, in_file_frame(embedding, options.up), colors)
+        own = in_file_frame(embedding, options.up, offset)
+        write_instances(options.output / cloud.name, cloud, found, own, colors)
         shown.append(scene_result(data, found, embedding))
         classes = [INSTANCE_CLASSES[int(c) - 1] for c in found.semantic]
         counts = ", ".join(f"{classes.count(name)} {name}" for name in dict.fromkeys(classes))
@@ -74,23 +78,22 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
         "Predicted scans", shapes=shown, classes=("background", *INSTANCE_CLASSES), noun="object", item="scan", unit="m"
     )
     page = write_report(options.output / "report.html", "Objects found in your scans", [part])
-    return f"\nresults  {options.output}/*.npz and *.ply\nreport   {page}"
+    return f"\nresults  {options.output}/*.npz, *.ply and in the format of each file\nreport   {page}"
 
 
-def cloud_data(cloud: Cloud, options: Options) -> Data:
-    """A scan as the network takes it; without colours it is grey."""
-    pos = torch.from_numpy(z_up(cloud.pos, options.up).copy())
+def cloud_data(cloud: Cloud, options: Options, offset: Array) -> Data:
+    """A scan as the network takes it, ``offset`` (3,) subtracted before the cast; without colours it is grey."""
+    pos = torch.from_numpy(z_up(cloud.pos - offset, options.up).astype(np.float32))
     x = torch.zeros_like(pos) if cloud.rgb is None else torch.from_numpy(cloud.rgb) / 127.5 - 1
     data = Data(pos=pos, x=x, scene_id=cloud.name)
     data.rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
     return data
 
 
-def in_file_frame(embedding: GaussianEmbedding, up: str) -> GaussianEmbedding:
-    """Embeddings for positions that `z_up` has turned, in the frame of the file."""
-    if up == "z":
-        return embedding
-    axes = [0, 2, 1]
-    return GaussianEmbedding(
-        embedding.mean[:, axes] * embedding.mean.new_tensor([1, 1, -1]), embedding.log_std[:, axes]
-    )
+def in_file_frame(embedding: GaussianEmbedding, up: str, offset: Array) -> GaussianEmbedding:
+    """Embeddings for positions that `z_up` has turned, in the frame of the file; float64 where it has an offset."""
+    mean, log_std = embedding
+    if up == "y":
+        axes = [0, 2, 1]
+        mean, log_std = mean[:, axes] * mean.new_tensor([1, 1, -1]), log_std[:, axes]
+    return GaussianEmbedding(mean.double() + torch.from_numpy(offset) if offset.any() else mean, log_std)

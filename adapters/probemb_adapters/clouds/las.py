@@ -1,0 +1,63 @@
+"""Las and laz through laspy: scale, offset, classification and extra dimensions are kept; positions are float64."""
+
+from __future__ import annotations
+
+import copy
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probemb_adapters.clouds.cloud import Array, Cloud, Stored
+from probemb_adapters.clouds.formats import check_claim, missing
+
+_PACKING = 10_000  # equal points take next to nothing in a laz file
+
+
+def read_las(path: Path) -> list[Stored]:
+    """The points of a las or laz file: all dimensions of its point format and its extra bytes."""
+    laspy = _laspy(path)
+    _check_records(path)
+    with laspy.open(path) as file:
+        header = file.header
+        packing = _PACKING if header.are_points_compressed else 1
+        start = 0 if header.are_points_compressed else header.offset_to_point_data
+        check_claim(path, header.point_count, start + header.point_count * header.point_format.size, packing=packing)
+        las = file.read()
+    names = [name for name in las.point_format.dimension_names if name not in ("X", "Y", "Z")]
+    return [Stored(np.asarray(las.xyz), {name: np.asarray(las[name]) for name in names}, las)]
+
+
+def write_las(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:
+    """The las or laz file that the cloud came from, with more extra dimensions; ``path`` is what is written."""
+    laspy = _laspy(path)
+    old = cloud.layout
+    new = laspy.LasData(copy.deepcopy(old.header), old.points)  # the old header stays without the new dimensions
+    for records in (new.vlrs, new.evlrs or []):  # the index of a copc.laz, which laspy cannot write; the rest stays
+        records[:] = [record for record in records if record.user_id != "copc"]
+    new.add_extra_dims([laspy.ExtraBytesParams(name, values.dtype) for name, values in added.items()])
+    for name, values in added.items():
+        new[name] = values
+    with path.open("wb") as file:
+        new.write(file, do_compress=cloud.path is not None and cloud.path.suffix.lower() == ".laz")
+
+
+def _check_records(path: Path) -> None:
+    """The records of variable length that the header claims fit into the file: laspy would look for each."""
+    with path.open("rb") as file:
+        start = file.read(375)
+    fields = [("<I", 100, 54)] + ([("<I", 243, 60)] if start[24:26] == b"\1\4" else [])  # format, place, bytes of each
+    for form, place, each in fields:
+        if len(start) >= place + struct.calcsize(form):
+            (records,) = struct.unpack_from(form, start, place)
+            check_claim(path, records, records * each, what="records")
+
+
+def _laspy(path: Path) -> Any:
+    try:
+        import laspy
+    except ImportError as error:
+        raise missing(path, "laspy[lazrs]", "clouds", error) from error
+    return laspy

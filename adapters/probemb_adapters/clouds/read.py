@@ -1,0 +1,176 @@
+"""Clouds from files of many formats, or from a folder of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from probemb_adapters.clouds.arrays import POSITION_NAMES, read_h5, read_npy, read_npz
+from probemb_adapters.clouds.cloud import Array, Cloud, Stored
+from probemb_adapters.clouds.digits import check_digits, check_range, warn_of_strays
+from probemb_adapters.clouds.e57 import read_e57
+from probemb_adapters.clouds.formats import readable
+from probemb_adapters.clouds.las import read_las
+from probemb_adapters.clouds.pcd import read_pcd
+from probemb_adapters.clouds.ply import read_ply
+from probemb_adapters.clouds.properties import (
+    INSTANCE_NAMES,
+    SEMANTIC_NAMES,
+    find_colours,
+    find_labels,
+    find_normals,
+)
+from probemb_adapters.clouds.text import read_text
+from probemb_lib.labels import IGNORED, NO_INSTANCE
+
+__all__ = ["ENDINGS", "POSITION_NAMES", "cloud_files", "read_clouds"]
+
+_READERS = {
+    **{".ply": read_ply, ".pcd": read_pcd, ".npz": read_npz, ".e57": read_e57},
+    **dict.fromkeys((".las", ".laz"), read_las),
+    **dict.fromkeys((".h5", ".hdf5"), read_h5),
+}
+_TABLES = {".npy": read_npy, **dict.fromkeys((".xyz", ".txt", ".csv", ".asc", ".pts"), read_text)}
+
+_ANYTHING = (".txt", ".csv", ".npy")  # lists, tables and arrays that lie beside clouds end so, too
+
+ENDINGS = tuple(sorted([*_READERS, *_TABLES]))
+"""Of the files that are read, in lower case; files may have them in any case."""
+
+
+def read_clouds(
+    path: str | Path,
+    *,
+    instance: str | None = None,
+    semantic: str | None = None,
+    no_instance: Sequence[int] = (),
+    ignored: Sequence[int] = (),
+    columns: Sequence[str] | None = None,
+) -> list[Cloud]:
+    """The clouds of a file, or of all files in a folder and the folders below it, in order of their paths.
+
+    Formats: ply; las and laz; xyz, txt, csv, asc and pts; pcd; npy, npz and h5 (an array `pos`, `pts`, `points`,
+    `xyz`, …; (N, 3), or (B, N, 3) for B clouds, as PartNet's files have them); e57. What each may hold and what is
+    written back is told in docs/own_scans.md. Positions are float64. Every other property of the points is kept.
+
+    Args:
+        path: file or folder.
+        instance: property with the instance of each point; by default the first of `INSTANCE_NAMES` that is there.
+        semantic: property with the class of each point; by default the first of `SEMANTIC_NAMES`.
+        no_instance: values of the former that mean no instance, such as 0 or 255; they become −1.
+        ignored: values of both that nobody labelled; they become −100. Nothing is taken for none that is not named.
+        columns: names of the columns of a text file or of an npy (N, C); by default those of its header.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ImportError: the optional library of a format is not installed.
+        ValueError: another kind of file, a damaged one, no positions, positions that are not finite or have lost their
+            digits, or labels that are none. The message names the file.
+    """
+    clouds = []
+    for file in cloud_files(path):
+        inside = file.relative_to(path) if Path(path).is_dir() else Path(file.name)
+        name = inside.with_suffix("").as_posix().encode(errors="replace").decode()  # such as any terminal can print
+        with readable(file):
+            stored = _read(file, columns)
+            for row, one in enumerate(stored):
+                what = str(file) if len(stored) == 1 else f"{file}, cloud {row}"
+                _check_positions(one, what)
+                title = name if len(stored) == 1 else f"{name}-{row}"
+                clouds.append(_cloud(title, file, what, one, (instance, semantic), (no_instance, ignored)))
+    return clouds
+
+
+def cloud_files(path: str | Path) -> list[Path]:
+    """The file, or the files in the folder and below it that `read_clouds` reads, in order of their paths.
+
+    Files .txt, .csv and .npy in a folder are clouds where it has no other; beside others they are left alone, with a
+    warning, as they may be anything. So are hidden files, without.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is of another kind, or the folder has none to read.
+    """
+    path = Path(path)
+    expected = f"expected {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: expected a file or a folder of clouds")
+        if path.suffix.lower() not in ENDINGS:
+            raise ValueError(f"{path}: {expected}, got {path.suffix or 'no ending'}")
+        return [path]
+    inside = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    candidates = [p for p in inside if p.suffix.lower() in ENDINGS]
+    sure = [p for p in candidates if p.suffix.lower() not in _ANYTHING]
+    files = sure or candidates
+    if len(files) < len(candidates):
+        left = [str(p.relative_to(path)) for p in candidates if p not in set(files)]
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        warnings.warn(
+            f"{path}: left alone beside clouds of other formats: {', '.join(left[:3])}{more}; read them by their names",
+            stacklevel=2,
+        )
+    if not files:
+        got = ", ".join(sorted({p.suffix or p.name for p in inside})[:8]) or "no file"
+        raise ValueError(f"{path} is a folder without clouds: {expected}, got {got}")
+    return files
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> list[Stored]:
+    ending = path.suffix.lower()
+    return _READERS[ending](path) if ending in _READERS else _TABLES[ending](path, columns)
+
+
+def _check_positions(stored: Stored, what: str) -> None:
+    if len(stored.pos) < 2:
+        raise ValueError(f"{what}: expected at least 2 points, got {len(stored.pos)}")
+    if stored.pos.dtype.kind not in "fiu":
+        raise ValueError(f"{what}: expected positions of numbers, got {stored.pos.dtype}")
+    check_range(stored.pos.astype(np.float64), what)
+    check_digits(stored.pos, what)
+
+
+def _cloud(
+    name: str,
+    path: Path,
+    what: str,
+    stored: Stored,
+    labels: tuple[str | None, str | None],
+    none: tuple[Sequence[int], Sequence[int]],
+) -> Cloud:
+    pos, properties = stored.pos.astype(np.float64), stored.properties
+    warn_of_strays(pos, what)
+    rgb, colour_names, colour_note = find_colours(properties)
+    normals, normal_names = find_normals(properties)
+    rest = {n: a for n, a in properties.items() if n not in (*colour_names, *normal_names)}
+    where = properties if labels[0] is not None else rest
+    instance, instance_name, instance_note = find_labels(where, labels[0], INSTANCE_NAMES, what, "instance")
+    rest = {n: a for n, a in rest.items() if n != instance_name}
+    where = properties if labels[1] is not None else rest
+    semantic, semantic_name, semantic_note = find_labels(where, labels[1], SEMANTIC_NAMES, what, "semantic")
+    notes = [f"instance labels are {instance_name}"] if instance_name else []
+    notes += [f"classes are {semantic_name}"] if semantic_name else []
+    notes += [note for note in (colour_note, instance_note, semantic_note) if note is not None]
+    unused = [n for n in rest if n != semantic_name]
+    more = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
+    notes += [f"kept, but neither labels nor colours: {', '.join(unused[:8])}{more}"] if unused else []
+    return Cloud(
+        name,
+        pos,
+        rgb,
+        normals,
+        None if instance is None else _converted(_converted(instance, none[0], NO_INSTANCE), none[1], IGNORED),
+        None if semantic is None else _converted(semantic, none[1], IGNORED),
+        properties,
+        tuple(notes),
+        path,
+        stored.pos.dtype,
+        stored.layout,
+    )
+
+
+def _converted(labels: Array, values: Sequence[int], to: int) -> Array:
+    return np.where(np.isin(labels, list(values)), to, labels)

@@ -1,0 +1,84 @@
+"""What was found in a cloud, written beside it in the format that it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from probemb_adapters.clouds.arrays import write_npz
+from probemb_adapters.clouds.cloud import Array, Cloud
+from probemb_adapters.clouds.las import write_las
+from probemb_adapters.clouds.ply import write_painted, write_ply
+from probemb_adapters.clouds.text import write_text
+from probemb_adapters.files import replaced_file
+from probemb_lib import GaussianEmbedding, Instances
+
+_WRITERS = {
+    ".ply": write_ply,
+    **dict.fromkeys((".las", ".laz"), write_las),
+    **dict.fromkeys((".xyz", ".txt", ".csv", ".asc"), write_text),
+}
+
+
+def write_instances(
+    path: str | Path, cloud: Cloud, found: Instances, embedding: GaussianEmbedding, colors: Array
+) -> list[Path]:
+    """What was found in a cloud, one row a point in the order of its file.
+
+    Every property of the input is written as it was, and after them four: `instance` (−1 none), `class` (−1 none),
+    `score` (0 where there is no instance) and `sigma`, the geometric mean of the embedding's σ over its dimensions. One
+    whose name the input has, as labelled clouds do, is called `found_instance`, ….
+
+    A ply, las, laz, xyz, txt, csv or asc file is written in its own format: positions in their own precision, scale and
+    offset, faces and comments where there are any. Always written is `{path}.npz`, with `mean` (N, D) and `log_std`
+    (N, D | 1) as well, and `{path}.ply` to look at, painted by instance, unless the input was a ply: that keeps the
+    colours it has, and gets these where it has none.
+
+    Args:
+        path: without ending.
+        colors: (K, 3) uint8 of the instances; points of none are grey.
+
+    Returns:
+        the files.
+
+    Raises:
+        ValueError: a file would replace the cloud's own.
+    """
+    ending = cloud.path.suffix.lower() if cloud.path is not None and cloud.layout is not None else ""
+    files = [Path(f"{path}{e}") for e in dict.fromkeys((".npz", ".ply", ending if ending in _WRITERS else ".ply"))]
+    if cloud.path is not None and cloud.path.resolve() in [file.resolve() for file in files]:
+        raise ValueError(f"{cloud.path}: expected another folder for the results, which would replace this file")
+    label = found.label.cpu().numpy()
+    columns = {
+        "instance": label.astype(np.int32),
+        "class": _of_points(found.semantic.cpu().numpy(), label, -1).astype(np.int32),
+        "score": _of_points(found.score.float().cpu().numpy(), label, 0).astype(np.float32),
+        "sigma": np.exp(embedding.log_std.double().mean(1).cpu().numpy()).astype(np.float32),
+    }
+    painted = np.vstack([colors, np.full((1, 3), 200)]).astype(np.uint8)[label]
+    paint = {name: painted[:, i] for i, name in enumerate(("red", "green", "blue"))}
+    added = {_free(name, cloud.properties): values for name, values in columns.items()}
+    distribution = {"mean": embedding.mean.cpu().numpy(), "log_std": embedding.log_std.cpu().numpy()}
+    with replaced_file(files[0]) as temporary:
+        own = {_free(name, cloud.properties): values for name, values in distribution.items()}
+        write_npz(temporary, cloud, {**added, **own})
+    if ending == ".ply":
+        with replaced_file(files[1]) as temporary:
+            write_ply(temporary, cloud, added if paint.keys() & cloud.properties.keys() else paint | added)
+        return files
+    with replaced_file(files[1]) as temporary:
+        write_painted(temporary, cloud.pos, paint | columns)
+    if ending in _WRITERS:
+        with replaced_file(files[2]) as temporary:
+            _WRITERS[ending](temporary, cloud, added)
+    return files
+
+
+def _of_points(values: Array, label: Array, none: float) -> Array:
+    return np.append(values, none)[label]
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    return name if name not in taken else _free(f"found_{name}", taken)
