@@ -1,8 +1,10 @@
-"""Where the Triton twins run, and one warning where they do not: asked before the first launch. Imports no Triton."""
+"""Where the Triton twins run, and one warning where they do not: asked before the first launch. Triton is imported
+on CUDA alone."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import shutil
 import sys
@@ -24,7 +26,7 @@ def missing(device: torch.device) -> str | None:
     if capability < OLDEST_CAPABILITY:
         return f"expected a GPU of compute capability 8.0 (Ampere) or newer, got {capability[0]}.{capability[1]}"
     try:
-        import triton
+        triton = importlib.import_module("triton")
     except ImportError:
         return "expected Triton 3.3 or newer, found none: pip install triton"
     if tuple(int(n) for n in triton.__version__.split(".")[:2]) < OLDEST_TRITON:

@@ -78,7 +78,7 @@ class InstanceTerms(NamedTuple):
         instances: their index.
         members: of the points with an instance.
         points, instance_counts, member_counts: (B,) points of a cloud that are not ignored, its instances, and their
-            points.
+            points, in the dtype of the embedding.
         sums: over all pairs.
     """
 
@@ -112,7 +112,8 @@ def instance_terms(
     centers, log_own = member_similarity(x, index, covariance)
     sums = similarity_sums(x, centers, index, per_instance=per_instance, outside=with_outside)
     member_ptr = index.member_ptr.index_select(0, index.instance_ptr)  # members sorted by instance are sorted by cloud
-    points, instance_counts, member_counts = torch.stack([index.ptr, index.instance_ptr, member_ptr]).diff().unbind()
+    counts = torch.stack([index.ptr, index.instance_ptr, member_ptr]).diff().to(x.mean.dtype)
+    points, instance_counts, member_counts = counts.unbind()
     members = Members(log_own, member_ptr, index.point_batch.index_select(0, index.member))
     return InstanceTerms(x, index, members, points, instance_counts, member_counts, sums)
 
@@ -147,7 +148,7 @@ class ScoreTargets(NamedTuple):
 
     def average(self, per_point: Tensor) -> Tensor:
         """Mean over the counted points of a cloud, then over the clouds that have any; (N,), 0 at the others."""
-        sums = sum_over_clouds(torch.stack([per_point, self.counted]), self.instances)
+        sums = sum_over_clouds(torch.stack([per_point, self.counted.to(per_point.dtype)]), self.instances)
         return mean_over_clouds(CloudTerm(*sums.unbind()))[0]
 
 
@@ -217,8 +218,8 @@ def _check_classes(
     if semantic.numel() == 0:
         return
     in_background = classes == (NO_INSTANCE - 1 if background is None else background)  # or nothing
-    facts = [*semantic.masked_fill(ignored, 0).aminmax(), in_background.any()]
-    low, high, found = torch.stack(facts).tolist()  # one read-back for all
+    facts = [*semantic.masked_fill(ignored, 0).aminmax(), in_background.sum()]
+    low, high, found = torch.stack(facts).tolist()  # one read-back for all, of one dtype
     if low < 0 or high >= num_classes:
         wrong = ((semantic >= num_classes) | (semantic < 0)) & ~ignored
         raise ValueError(

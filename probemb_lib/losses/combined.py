@@ -89,7 +89,8 @@ class ProbabilisticEmbeddingLoss(nn.Module):
         x, index, log_own = terms.embedding, terms.instances, terms.members.log_own
         targets = score_targets(output.logits, index, semantic, None, self.score.background)
         score = self.score.of_targets(targets, log_own)
-        sums = sum_over_clouds(torch.stack([score, targets.counted, log_volume(x)]), index)
+        rows = [score, targets.counted.to(score.dtype), log_volume(x)]  # of one dtype a GPU stacks at once
+        sums = sum_over_clouds(torch.stack(rows), index)
         score, counted, log_volumes = sums.unbind()
         cloud_terms = [
             dice_of(terms, self.per_instance_dice),
