@@ -26,7 +26,11 @@ from probemb_lib.losses import _terms
 eager_own_similarity = member_similarity.own_similarity
 
 
-@torch.library.custom_op("probemb_tests::own_similarity", mutates_args=())
+@torch.library.custom_op(
+    "probemb_tests::own_similarity",
+    mutates_args=(),
+    schema="(Tensor moments, Tensor centers, Tensor? size, Tensor instance) -> (Tensor, Tensor, Tensor)",
+)
 def own_similarity_at_once(
     moments: Tensor, centers: Tensor, size: Tensor | None, instance: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
