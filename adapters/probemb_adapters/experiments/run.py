@@ -28,7 +28,7 @@ from probemb_adapters.report.pictures import contact_sheet
 from probemb_adapters.report.tables import table_text
 from probemb_adapters.training import LAST, Losses, Training, gather_in_order, train
 from probemb_adapters.training.batches import SeededBatches, SeededItems
-from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from probemb_adapters.training.options import AnySettings, RunOptions, TrainingSettings
 
 try:
@@ -167,7 +167,7 @@ def load_model(
     try:
         settings = settings_type.read(state["about"])
         network = build(len(state["classes"]), settings)
-        network.load_state_dict(state["model"])
+        load_weights(network, state["model"])
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is no model of this script: {error}") from error
     return network.eval(), tuple(state["classes"]), settings
