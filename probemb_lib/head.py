@@ -224,7 +224,8 @@ class ProbabilisticHead(Head):
         anisotropic: one σ a dimension (True), or one for all.
         heteroscedastic: σ of each point (True), or one per cloud: the branch's mean over the cloud.
         offset_scale: s, the farthest that a centre can lie from its point, in the unit of the positions. The paper's
-            1 suits shapes in the unit sphere; for metres take about the radius of the largest instance.
+            1 suits shapes in the unit sphere; for metres take about the radius of the largest instance, which
+            :func:`~probemb_lib.suggest_settings` measures.
         initial_std: σ₀, about what σ is before training, in the same unit; by default s, as in the paper.
         hidden: widths of each branch's hidden layers. The paper's are for points; on images they cost many times what
             a small U-Net does, and one layer, ``hidden=(32,)``, is a good start. () is a linear layer.
