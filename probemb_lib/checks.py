@@ -20,8 +20,10 @@ from probemb_lib.gaussian import plain_tensor
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 
 MOST = 0.9  # of a cloud: more than one instance should hold
+SEVERAL = 0.25  # of the clouds with such an instance; some have one by nature
 PURE = 0.8  # of an instance: least share of its class
 TINY = 5  # points of an instance that is hardly one
+MANY = 0.05  # of the instances that are tiny; sampling leaves some
 REPEATED = 0.05  # of the points at the place of another
 SPHERE = 1.05  # radius that rounding and small augmentations leave of the unit sphere
 STEPS = 8  # float32 numbers between neighbouring points, at least
@@ -228,7 +230,7 @@ def _labels(clouds: Labelled, background: int | None, *, unsigned: bool) -> Iter
 
     share = table.size / np.maximum(counts[1][table.cloud], 1)
     most = np.flatnonzero((share > MOST) & (counts[1][table.cloud] > FEW))
-    if len(most):
+    if len(most) > SEVERAL * count:
         yield Finding(
             "warning",
             f"instance: expected several instances in a cloud, got {len(most)} of {count} clouds with more than "
@@ -267,7 +269,7 @@ def _labels(clouds: Labelled, background: int | None, *, unsigned: bool) -> Iter
             "probemb_lib.LabelConvention",
         )
     tiny = np.flatnonzero(table.size < TINY)
-    if len(tiny):
+    if len(tiny) > MANY * len(table.size):
         yield Finding(
             "warning",
             f"instance: expected instances of many points, got {len(tiny)} of {len(table.size)} with fewer than {TINY} "

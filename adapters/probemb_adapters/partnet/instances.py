@@ -194,8 +194,8 @@ def _check_sample(folder: Path, split: str, shapes: Sequence[_Shape]) -> None:
     if share > 0.5 * UNNAMED:
         message = (
             f"{folder}, {split}: {share:.0%} of the points of the {len(unnamed)} shapes that were looked at have a "
-            "leaf id that the json does not name, and would be other: the h5 and json files are not of the same release "
-            "(a merged json beside an unmerged tree?), unpack both again"
+            "leaf id that the json does not name, and would be other: the h5 and json files are not of the same "
+            "release (a merged json beside an unmerged tree?), unpack both again"
         )
         if sum(of_shape > UNNAMED for of_shape in unnamed) > 0.5 * len(unnamed):
             raise ValueError(message)
