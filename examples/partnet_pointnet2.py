@@ -82,6 +82,8 @@ def main() -> None:
         # of the similarities), scores be high near the centres, and the Gaussians small (entropy).
         loss_function = objective(options)
         history = train_model(model, data, loss_function, options, fabric, weights=weights)
+        if fabric.is_global_zero:  # before an evaluation that may fail; its threshold comes with that
+            model.save(options.output / "model.safetensors")
         models = {options.embedding: model}
         text = f"Trained for {options.epochs} epochs on {fabric.world_size} × {fabric.device.type}."
 

@@ -76,13 +76,19 @@ def main() -> None:
             model = new_model(method, options, fabric)
             loss_function = ProbabilisticEmbeddingLoss() if method == "probabilistic" else LearnableMarginLoss()
             histories[method] = train_model(model, data, loss_function, options, fabric)
-            # Each clustering has one parameter. It is picked on scenes that the network has not seen, so that neither
-            # method is favoured and the validation scenes are taken once.
-            fits[method] = fit_setting(model, fitting_scenes(root, options), fabric)
-            models[method] = model.with_setting(fits[method].threshold)
-            if fabric.is_global_zero:
-                models[method].save(options.output / method / "model.safetensors")
+            models[method] = model
+            if fabric.is_global_zero:  # before all that may fail
+                model.save(options.output / method / "model.safetensors")
         text = f"Trained for {options.epochs} epochs on {fabric.world_size} × {fabric.device.type}."
+
+    # Each clustering has one parameter. It is picked on scenes that the network has not seen, so that neither method is
+    # favoured and the validation scenes are taken once.
+    for name, model in models.items():
+        if model.settings.setting is None:
+            fits[name] = fit_setting(model, fitting_scenes(root, options), fabric)
+            models[name] = model.with_setting(fits[name].threshold)
+            if fabric.is_global_zero and not options.evaluate:
+                models[name].save(options.output / name / "model.safetensors")
 
     # --- evaluation, the submission's files on the way
 

@@ -5,6 +5,7 @@ Every point is a Gaussian, similarity is the Bhattacharyya kernel, and a greedy 
 
 from probemb_lib import convert, functional, labels, metrics
 from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
+from probemb_lib.checks import Finding, check_batch
 from probemb_lib.clustering import ThresholdFit, cluster_tiles, fit_threshold, greedy_cluster, refine_instances
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.head import DeterministicHead, HeadOutput, ProbabilisticHead
@@ -19,6 +20,7 @@ from probemb_lib.losses.entropy import EntropyRegularizer
 from probemb_lib.losses.learnable_margin import LearnableMarginLoss
 from probemb_lib.losses.seed_mse import SeedMSELoss
 from probemb_lib.margin import LearnableMarginHead, MarginInstances, MarginOutput, margin_cluster
+from probemb_lib.settings import SuggestedSettings, suggest_settings
 from probemb_lib.similarity import cosine_similarity, log_bhattacharyya, log_bhattacharyya_paired
 
 __version__ = "0.1.0"
@@ -27,6 +29,7 @@ __all__ = [
     "CenterAwareLoss",
     "DeterministicHead",
     "EntropyRegularizer",
+    "Finding",
     "GaussianEmbedding",
     "HeadOutput",
     "InstanceBCELoss",
@@ -42,8 +45,10 @@ __all__ = [
     "ProbabilisticHead",
     "ScoreCrossEntropyLoss",
     "SeedMSELoss",
+    "SuggestedSettings",
     "ThresholdFit",
     "aggregate_instances",
+    "check_batch",
     "cluster_tiles",
     "convert",
     "cosine_similarity",
@@ -57,4 +62,5 @@ __all__ = [
     "margin_cluster",
     "metrics",
     "refine_instances",
+    "suggest_settings",
 ]

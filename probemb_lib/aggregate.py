@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from probemb_lib.gaussian import GaussianEmbedding, check_embedding, columns
+from probemb_lib.gaussian import GaussianEmbedding, check_embedding, columns, plain_tensor
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.segments import gather_points, segment_sum
 
@@ -255,8 +255,11 @@ def instance_classes(semantic: Tensor, index: InstanceIndex, num_classes: int) -
 
 
 def _integers(x: Tensor, name: str) -> Tensor:
+    x = plain_tensor(x, name)
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise TypeError(f"{name}: expected integers, got {x.dtype}")
+        raise TypeError(
+            f"{name}: expected integers, got {x.dtype}; cast whole numbers with .long(), NaN to {IGNORED} before"
+        )
     if x.ndim != 1:
         raise ValueError(f"{name}: expected shape (N,), got {tuple(x.shape)}")
     return x.long()

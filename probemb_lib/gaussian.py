@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,14 +57,38 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def check_embedding(x: GaussianEmbedding, name: str = "embedding") -> GaussianEmbedding:
-    """Check shapes and dtypes; return the embedding in float32 or better.
+def plain_tensor(x: Any, name: str) -> Tensor:
+    """The tensor, without the class that a host derived from :class:`torch.Tensor` to carry something along with it.
+
+    Such a class, MONAI's MetaTensor for one, answers each operation in Python and keeps its own type in all results.
+    Tensors that stand for others (fake, functional, distributed ones) stay what they are.
 
     Raises:
-        TypeError: not floating point, or μ and ln σ on different devices or (beyond half precision) dtypes.
+        TypeError: not a tensor.
+    """
+    if not isinstance(x, Tensor):
+        way = ": torch.from_numpy or torch.as_tensor makes one" if hasattr(x, "__array__") else ""
+        raise TypeError(f"{name}: expected a torch.Tensor, got {'None' if x is None else type(x).__name__}{way}")
+    if type(x) is Tensor or torch.compiler.is_compiling():
+        return x
+    return x.as_subclass(Tensor) if type(x).__torch_dispatch__ is Tensor.__torch_dispatch__ else x
+
+
+def check_embedding(x: GaussianEmbedding, name: str = "embedding") -> GaussianEmbedding:
+    """Check shapes and dtypes; return the embedding in float32 or better, its tensors as :func:`plain_tensor` has them.
+
+    Raises:
+        TypeError: no pair of tensors, not floating point, or μ and ln σ on different devices or (beyond half precision)
+            dtypes.
         ValueError: shapes are not (N, D) and (N, D) or (N, 1) with D ≥ 1.
     """
-    mean, log_std = x
+    if not isinstance(x, tuple) or len(x) != 2 or isinstance(x[0], tuple):
+        got = f"a tensor {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"{name}: expected a GaussianEmbedding of mean and log_std, got {got}; of a head's output pass "
+            "output.embedding, neither the whole output nor embedding.mean"
+        )
+    mean, log_std = plain_tensor(x[0], f"{name}.mean"), plain_tensor(x[1], f"{name}.log_std")
     if not (mean.is_floating_point() and log_std.is_floating_point()):
         raise TypeError(f"{name}: expected floating-point mean and log_std, got {mean.dtype} and {log_std.dtype}")
     if mean.ndim != 2 or mean.shape[1] < 1:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, plain_tensor
 
 EUCLIDEAN_LOG_STD = -0.5 * math.log(8.0)
 """With σ² = 1/8 for all, κ is exactly exp(−‖μ_i − μ_j‖²): the deterministic embedding of the paper."""
@@ -46,8 +48,36 @@ def branch(in_channels: int, out_channels: int, hidden: Sequence[int] = HIDDEN) 
     return nn.Sequential(*layers, nn.Linear(widths[-1], out_channels))
 
 
+SAME_SCALE = 0.01
+"""Two scales are one up to this share: what half precision makes of a file's numbers is no other scale."""
+
+FINEST = 1 / 64
+"""float32 positions must be finer than this share of ``offset_scale``."""
+
+
+def check_scale(value: float, name: str) -> float:
+    """A length in the unit of the positions.
+
+    Raises:
+        TypeError: no number. One scale serves all axes.
+        ValueError: not positive, or not finite.
+    """
+    if not isinstance(value, Real):
+        raise TypeError(
+            f"expected {name} as one number for all axes, got {value!r}; axes of different units are brought to one "
+            "unit in the positions"
+        )
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"expected a positive {name} in the unit of the positions, got {value}")
+    return float(value)
+
+
 class Head(nn.Module):
-    """What all heads share: the branches of centres and scores, and the checks."""
+    """What all heads share: the branches of centres and scores, the checks, and the scales in their state.
+
+    The scales, ``offset_scale`` and what a head adds to it, are part of what the weights mean. They are in the state
+    as `_extra_state`, a float64 tensor, and weights of other scales are refused.
+    """
 
     def __init__(
         self, in_channels: int, num_classes: int, dim: int, offset_scale: float, hidden: Sequence[int]
@@ -56,8 +86,7 @@ class Head(nn.Module):
         for name, value in (("in_channels", in_channels), ("num_classes", num_classes), ("dim", dim)):
             if value < 1:
                 raise ValueError(f"expected {name} >= 1, got {value}")
-        if not (offset_scale > 0 and math.isfinite(offset_scale)):
-            raise ValueError(f"expected a positive offset_scale in the unit of the positions, got {offset_scale}")
+        check_scale(offset_scale, "offset_scale")
         if not all(width >= 1 for width in hidden):
             raise ValueError(f"expected hidden widths >= 1, such as (256, 128, 128), got {tuple(hidden)}")
         self.in_channels, self.num_classes, self.dim = in_channels, num_classes, dim
@@ -68,7 +97,51 @@ class Head(nn.Module):
     def extra_repr(self) -> str:
         return f"in_channels={self.in_channels}, dim={self.dim}, offset_scale={self.offset_scale}, hidden={self.hidden}"
 
-    def _check(self, features: Tensor, positions: Tensor) -> None:
+    def _scales(self) -> dict[str, float]:
+        """The scales by their names, ``offset_scale`` first."""
+        return {"offset_scale": self.offset_scale}
+
+    def get_extra_state(self) -> Tensor:
+        """The scales, for :meth:`state_dict`."""
+        return torch.tensor(list(self._scales().values()), dtype=torch.float64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Nothing to set: the scales are this head's own; :meth:`load_state_dict` has compared them."""
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Weights of other scales are an error, as those of another shape; of unknown ones (older files) a warning."""
+        key, own = f"{prefix}_extra_state", self._scales()
+        name = prefix.removesuffix(".") or type(self).__name__
+        if key in state_dict:
+            theirs = dict(zip(own, torch.as_tensor(state_dict[key]).double().tolist(), strict=False))
+            if any(not math.isclose(scale, own[kind], rel_tol=SAME_SCALE) for kind, scale in theirs.items()):
+                error_msgs.append(
+                    f"{name}: the weights were trained with {_listed(theirs)}, and this head has {_listed(own)}: make "
+                    f"it with {_listed(theirs)}, or, to train the weights on with the scales of this head, delete "
+                    f"{key!r} from the state"
+                )
+        elif any(weight.startswith(f"{prefix}centers.") for weight in state_dict):
+            warnings.warn(
+                f"{name}: the weights come without the scales that they were trained with, so that nothing can compare "
+                f"them with {_listed(own)} of this head; save them again",
+                stacklevel=2,
+            )
+        missing: list[str] = []
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected_keys, error_msgs)
+        missing_keys += [weight for weight in missing if weight != key]
+
+    def _check(self, features: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Features in the dtype of the weights, positions in float32 or better, both plain tensors."""
+        features, positions = plain_tensor(features, "features"), plain_tensor(positions, "positions")
         if features.ndim != 2 or features.shape[1] != self.in_channels:
             raise ValueError(f"expected features (N, {self.in_channels}), got {tuple(features.shape)}")
         if positions.ndim != 2 or not 1 <= positions.shape[1] <= self.dim:
@@ -76,9 +149,37 @@ class Head(nn.Module):
         if positions.shape[0] != features.shape[0]:
             raise ValueError(f"expected as many positions as features, got {len(positions)} and {len(features)}")
         if not (features.is_floating_point() and positions.is_floating_point()):
-            raise TypeError(f"expected floating-point input, got {features.dtype} and {positions.dtype}")
+            raise TypeError(
+                f"expected floating-point features and positions, got {features.dtype} and {positions.dtype}; voxels "
+                "become positions by positions.float() * voxel_size"
+            )
+        if positions.dtype == torch.float32 and positions.device.type == "cpu" and positions.numel():
+            self._check_spacing(positions)
         if self.training and self.hidden and features.shape[0] == 1:
             raise ValueError("expected at least 2 points in training, got 1: batch norm needs a spread; call .eval()")
+        weight = _linear(self.centers, 0).weight
+        # Autocast casts what it computes by itself, but no float64.
+        if features.dtype != weight.dtype and (
+            features.dtype == torch.float64 or not torch.is_autocast_enabled(features.device.type)
+        ):
+            features = features.to(weight.dtype)
+        return features, at_least_float32(positions)
+
+    def _check_spacing(self, positions: Tensor) -> None:
+        """Refuse coordinates whose float32 neighbours are far apart: at a map's 5,000,000 m it is half a metre.
+
+        On a CPU alone, as a GPU would have to be waited for; :func:`~probemb_lib.check_batch` looks at all.
+        """
+        if torch.compiler.is_compiling() or type(positions) is not Tensor:  # values cannot be asked for
+            return
+        farthest = positions.detach().abs().max().item()  # NaN and infinity are the network's, and the losses', to say
+        spacing = farthest * torch.finfo(torch.float32).eps
+        if math.isfinite(farthest) and spacing > FINEST * self.offset_scale:
+            raise ValueError(
+                f"expected float32 positions that are finer than 1/64 of offset_scale, {self.offset_scale:g}, got "
+                f"coordinates up to {farthest:g}, where float32 has steps of {spacing:.2g}: subtract an offset, such "
+                "as the cloud's mean, in float64 before the cast, or raise offset_scale if it is in another unit"
+            )
 
     def _predict(self, features: Tensor, *branches: nn.Sequential) -> list[Tensor]:
         """What each branch makes of the features, (N, its width). Their first layers are one product, which reads the
@@ -94,9 +195,13 @@ class Head(nn.Module):
         return [at_least_float32(b[1:](part.contiguous())) for b, part in zip(branches, products, strict=True)]
 
     def _mean(self, predicted: Tensor, positions: Tensor) -> Tensor:
-        """μ = x + s tanh(o); dimensions beyond those of the position start at 0."""
+        """μ = x + s tanh(o); dimensions beyond those of the position start at 0. Positions in float64 stay that."""
         offset = self.offset_scale * torch.tanh(predicted)
-        return nn.functional.pad(positions, (0, self.dim - positions.shape[1])).to(offset.dtype) + offset
+        return nn.functional.pad(positions, (0, self.dim - positions.shape[1])) + offset
+
+
+def _listed(scales: dict[str, float]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in scales.items())
 
 
 def _linear(layers: nn.Sequential, number: int) -> nn.Linear:
@@ -119,7 +224,8 @@ class ProbabilisticHead(Head):
         anisotropic: one σ a dimension (True), or one for all.
         heteroscedastic: σ of each point (True), or one per cloud: the branch's mean over the cloud.
         offset_scale: s, the farthest that a centre can lie from its point, in the unit of the positions. The paper's
-            1 suits shapes in the unit sphere; for metres take about the radius of the largest instance.
+            1 suits shapes in the unit sphere; for metres take about the radius of the largest instance, which
+            :func:`~probemb_lib.suggest_settings` measures.
         initial_std: σ₀, about what σ is before training, in the same unit; by default s, as in the paper.
         hidden: widths of each branch's hidden layers. The paper's are for points; on images they cost many times what
             a small U-Net does, and one layer, ``hidden=(32,)``, is a good start. () is a linear layer.
@@ -143,9 +249,7 @@ class ProbabilisticHead(Head):
         hidden: Sequence[int] = HIDDEN,
     ) -> None:
         super().__init__(in_channels, num_classes, dim, offset_scale, hidden)
-        self.initial_std = offset_scale if initial_std is None else initial_std
-        if not (self.initial_std > 0 and math.isfinite(self.initial_std)):
-            raise ValueError(f"expected a positive initial_std in the unit of the positions, got {initial_std}")
+        self.initial_std = check_scale(offset_scale if initial_std is None else initial_std, "initial_std")
         self.anisotropic, self.heteroscedastic = anisotropic, heteroscedastic
         self.uncertainties = branch(in_channels, self._std_width(), hidden)
 
@@ -156,22 +260,27 @@ class ProbabilisticHead(Head):
     def _std_width(self) -> int:
         return self.dim if self.anisotropic else 1
 
+    def _scales(self) -> dict[str, float]:
+        return {**super()._scales(), "initial_std": self.initial_std}
+
     def forward(self, features: Tensor, positions: Tensor, batch: Tensor | None = None) -> HeadOutput:
         """
         Args:
-            features: (N, C), any floating dtype.
-            positions: (N, D).
+            features: (N, C), any floating dtype; computed in that of the weights.
+            positions: (N, D), any floating dtype; in float64, so is the output.
             batch: (N,) int64 cloud of each point; None is one cloud. Only the homoscedastic variants look at it.
 
         Raises:
-            TypeError, ValueError: dtypes or shapes are not these, or training with a single point.
+            TypeError, ValueError: dtypes or shapes are not these, or training with a single point; or, on a CPU,
+                float32 positions so far from the origin that their steps are coarse against ``offset_scale``.
         """
-        self._check(features, positions)
+        features, positions = self._check(features, positions)
         centers, uncertainties, logits = self._predict(features, self.centers, self.uncertainties, self.scores)
         log_std = uncertainties + math.log(self.initial_std)
         if not self.heteroscedastic:
             log_std = _cloud_mean(log_std, batch)
-        return HeadOutput(GaussianEmbedding(self._mean(centers, positions), log_std), logits)
+        mean = self._mean(centers, positions)
+        return HeadOutput(GaussianEmbedding(mean, log_std.to(mean.dtype)), logits.to(mean.dtype))
 
 
 class DeterministicHead(Head):
@@ -198,17 +307,18 @@ class DeterministicHead(Head):
 
     def forward(self, features: Tensor, positions: Tensor, batch: Tensor | None = None) -> HeadOutput:
         """As :meth:`ProbabilisticHead.forward`; ``batch`` is accepted so that the heads exchange, and not needed."""
-        self._check(features, positions)
+        features, positions = self._check(features, positions)
         centers, logits = self._predict(features, self.centers, self.scores)
         mean = self._mean(centers, positions)
         log_std = mean.new_full((mean.shape[0], 1), EUCLIDEAN_LOG_STD + math.log(self.offset_scale))
-        return HeadOutput(GaussianEmbedding(mean, log_std), logits)
+        return HeadOutput(GaussianEmbedding(mean, log_std), logits.to(mean.dtype))
 
 
 def _cloud_mean(x: Tensor, batch: Tensor | None) -> Tensor:
     """Mean over the points of a cloud, repeated for each of them: (N, C) → (N, C)."""
     if batch is None:
         return x.mean(0, keepdim=True).expand_as(x) if x.shape[0] else x
+    batch = plain_tensor(batch, "batch")
     if batch.shape != x.shape[:1]:
         raise ValueError(f"expected batch ({x.shape[0]},), got {tuple(batch.shape)}")
     clouds = int(batch.max()) + 1 if batch.numel() else 0

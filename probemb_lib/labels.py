@@ -12,6 +12,7 @@ from their code. What depends on the data set, above all which classes are stuff
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,10 +41,12 @@ class LabelConvention:
         thing_classes: classes whose points all belong to instances: those without one (a crowd drawn as one
             region) become −100, where they would else count as background.
         ignored_semantic_ignores_instance: whether points with an ignored class are ignored as instances too.
+        num_classes: classes are 0 … num_classes − 1, and others are refused: raw ids of the data set where train ids
+            were meant. None: not checked.
 
     Raises:
         TypeError: a value is not an int.
-        ValueError: a value has two meanings.
+        ValueError: a value has two meanings, or ``num_classes`` is not positive.
 
     >>> from dataclasses import replace
     >>> scannet = replace(POINTCEPT, stuff_classes=(0, 1))  # wall, floor
@@ -58,6 +61,7 @@ class LabelConvention:
     stuff_classes: tuple[int, ...] = ()
     thing_classes: tuple[int, ...] = ()
     ignored_semantic_ignores_instance: bool = False
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self)[:5]:
@@ -73,6 +77,10 @@ class LabelConvention:
             both = set(getattr(self, one)) & set(getattr(self, other))
             if both:
                 raise ValueError(f"expected one meaning for a value, got {sorted(both)} in {one} and {other}")
+        if self.num_classes is not None and type(self.num_classes) is not int:
+            raise TypeError(f"num_classes: expected an int or None, got {self.num_classes!r}")
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ValueError(f"num_classes: expected at least 1, got {self.num_classes}")
 
     def convert(
         self, instance: Tensor | NDArray[Any], semantic: Tensor | NDArray[Any] | None = None
@@ -91,7 +99,8 @@ class LabelConvention:
 
         Raises:
             TypeError: the labels are not integers; float and bool labels are to be cast by who knows them.
-            ValueError: the shapes differ; or a value is negative and has no meaning here; or a value is what
+            ValueError: the shapes differ; or a value is negative and has no meaning here; or a class is beyond
+                ``num_classes``; or a value is what
                 a narrow type made of one of this convention's values (255 for −1 in uint8): −1 and the
                 instance 255 cannot be told apart any more, so read the labels as int64 from the start.
 
@@ -114,6 +123,14 @@ class LabelConvention:
             )
         unclassed = _isin(class_of, self.ignored_semantic)
         _check_meaning(class_of, unclassed, "semantic")
+        if self.num_classes is not None:
+            beyond = class_of[(class_of >= self.num_classes) & ~unclassed]
+            if beyond.numel():
+                raise ValueError(
+                    f"semantic: expected classes 0 .. {self.num_classes - 1} or {_listed(self.ignored_semantic)} "
+                    f"(ignored), got {_listed(sorted(set(beyond.tolist()))[:5])}; are these raw ids of the data set, "
+                    "before its mapping to train ids?"
+                )
         ignored = ignored | (none & _isin(class_of, self.thing_classes))
         if self.ignored_semantic_ignores_instance:
             ignored = ignored | unclassed
@@ -155,6 +172,7 @@ CITYSCAPES = LabelConvention(
     ignored_semantic=(255, -1),
     thing_classes=tuple(range(11, 19)),
     ignored_semantic_ignores_instance=True,
+    num_classes=19,
 )
 """Cityscapes with train ids, after :func:`split_cityscapes` (cityscapesScripts 324df1e, helpers/labels.py):
 255 and −1 are void, of which nothing is known; train ids 11 (person) to 18 (bicycle) have instances, and a
@@ -173,14 +191,15 @@ def mmdetection3d(num_classes: int) -> LabelConvention:
         num_classes: the number of classes, 20 for ScanNet, 13 for S3DIS.
 
     Raises:
-        ValueError: ``num_classes`` is not positive.
+        ValueError: ``num_classes`` is not positive. Classes beyond it, such as the nyu40 ids 21 to 40, are refused
+            on conversion.
 
     >>> mmdetection3d(20).convert(torch.tensor([0, 1, 2]), torch.tensor([20, 4, 4]))
     (tensor([-1,  1,  2]), tensor([-100,    4,    4]))
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
-    return LabelConvention(no_instance=(0,), ignored_instance=(), ignored_semantic=(num_classes,))
+    return LabelConvention(
+        no_instance=(0,), ignored_instance=(), ignored_semantic=(num_classes,), num_classes=num_classes
+    )
 
 
 def split_scannet(encoded: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
@@ -284,6 +303,10 @@ def to_host_labels(
                 f"dtype: expected one that holds {low} .. {high}, got {dtype} with {limits.min} .. {limits.max}"
             )
     return host.to(dtype)
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _is_integer(dtype: torch.dtype) -> bool:

@@ -30,6 +30,7 @@ PUBLIC = [
     "CenterAwareLoss",
     "DeterministicHead",
     "EntropyRegularizer",
+    "Finding",
     "GaussianEmbedding",
     "HeadOutput",
     "InstanceBCELoss",
@@ -45,8 +46,10 @@ PUBLIC = [
     "ProbabilisticHead",
     "ScoreCrossEntropyLoss",
     "SeedMSELoss",
+    "SuggestedSettings",
     "ThresholdFit",
     "aggregate_instances",
+    "check_batch",
     "cluster_tiles",
     "convert",
     "cosine_similarity",
@@ -60,6 +63,7 @@ PUBLIC = [
     "margin_cluster",
     "metrics",
     "refine_instances",
+    "suggest_settings",
 ]
 FUNCTIONAL = [
     "center_aware",

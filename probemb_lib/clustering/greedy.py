@@ -10,7 +10,7 @@ from probemb_lib.clustering._index import greedy_indexed
 from probemb_lib.clustering._rounds import greedy_rounds
 from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits, check_threshold
 from probemb_lib.clustering.refine import refine_instances
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, plain_tensor
 from probemb_lib.instances import Instances
 
 
@@ -40,7 +40,7 @@ def greedy_cluster(
 
     Args:
         embedding: N Gaussians.
-        probabilities: (N, L) score maps; rows need not sum to one.
+        probabilities: (N, L) score maps in [0, 1]; rows need not sum to one.
         batch: (N,) cloud of each point, in any order; None is one cloud. Points of two clouds never join.
         threshold: τ in (0, 1], fitted on validation data (:func:`~probemb_lib.fit_threshold`); 0.35 in the paper.
         min_score: stop at seeds below this probability; the points that are left have label −1.
@@ -54,8 +54,8 @@ def greedy_cluster(
         Instances, on the device of the input.
 
     Raises:
-        TypeError, ValueError: shapes, dtypes, devices, options out of range; NaN or infinity in the input, or numbers
-            that lead there: |ln σ| > 300, |μ| > 1e150, τ < 1e-50.
+        TypeError, ValueError: shapes, dtypes, devices, options out of range; probabilities outside [0, 1], such as
+            logits; NaN or infinity in the input, or numbers that lead there: |ln σ| > 300, |μ| > 1e150, τ < 1e-50.
 
     >>> x = GaussianEmbedding(torch.tensor([[0.0], [0.1], [9.0]]), torch.zeros(3, 1))
     >>> found = greedy_cluster(x, torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]))
@@ -65,7 +65,7 @@ def greedy_cluster(
     x = check_embedding(embedding)
     check_threshold(threshold)
     check_limits(min_score, min_points)
-    check_clustering(x, probabilities, background, batch)
+    probabilities, batch = check_clustering(x, probabilities, background, batch)
     probabilities = at_least_float32(probabilities)
     score, semantic = best_foreground(probabilities, background)
     rows = None if background is None else _foreground(probabilities, background, score, semantic)
@@ -96,7 +96,7 @@ def greedy_cluster(
         score=score[seed],
         seed=seed,
         batch=point_batch[seed],
-        embedding=embedding.select(seed).detach(),
+        embedding=GaussianEmbedding(*(plain_tensor(t, "embedding")[seed].detach() for t in embedding)),
         point_batch=point_batch,
     )
     if refine:

@@ -7,12 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from probemb_lib.gaussian import GaussianEmbedding
+from probemb_lib.gaussian import GaussianEmbedding, plain_tensor
 
 # Within these limits, far beyond any use, no float64 number of the clustering overflows or underflows.
 MAX_LOG_STD = 300.0
 MAX_MEAN = 1e150
 MIN_THRESHOLD = 1e-50
+ROUNDING = 1e-3  # by which probabilities, and means of them in half precision, may leave [0, 1]
 TIE = 1e-13  # of ln κ, for each dimension and unit of 1 − ln τ: 25 times the rounding errors in float64
 
 
@@ -65,13 +66,18 @@ def check_clustering(
     probabilities: Tensor,
     background: int | None,
     batch: Tensor | None = None,
-) -> None:
+) -> tuple[Tensor, Tensor | None]:
     """Check the input of a clustering: shapes, dtypes, devices, the background, and that all numbers are usable.
+
+    Returns:
+        probabilities and batch as plain tensors.
 
     Raises:
         TypeError, ValueError: see :func:`~probemb_lib.greedy_cluster`.
     """
     n = x.mean.shape[0]
+    probabilities = plain_tensor(probabilities, "probabilities")
+    batch = None if batch is None else plain_tensor(batch, "batch")
     if probabilities.ndim != 2 or probabilities.shape[0] != n or probabilities.shape[1] < 1:
         raise ValueError(f"expected probabilities ({n}, L) with L >= 1, got {tuple(probabilities.shape)}")
     if not probabilities.is_floating_point():
@@ -89,7 +95,7 @@ def check_clustering(
         if batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool:
             raise TypeError(f"batch: expected integers, got {batch.dtype}")
     if n == 0:
-        return
+        return probabilities, batch
     limits = {"mean": MAX_MEAN, "log_std": MAX_LOG_STD, "probabilities": math.inf}
     values = (*x, probabilities)
     ends = [end for t in values for end in t.aminmax()]  # NaN if there is one
@@ -101,3 +107,9 @@ def check_clustering(
             row = int((~(t.abs() <= limit) | t.isinf()).any(dim=1).nonzero()[0])
             within = "" if limit == math.inf else f" within ±{limit:g}"
             raise ValueError(f"expected finite {name}{within}, got {t[row].tolist()} at point {row}")
+    if low < -ROUNDING or high > 1 + ROUNDING:  # of the probabilities, which come last
+        raise ValueError(
+            f"expected probabilities in [0, 1], got values from {low:.3g} to {high:.3g}: pass output.probabilities "
+            "(the softmax; the sigmoid of a LearnableMarginHead), not the logits"
+        )
+    return probabilities, batch

@@ -53,7 +53,7 @@ def refine_instances(
 
     Args:
         embedding: N Gaussians, those that were clustered.
-        probabilities: (N, L) score maps, not negative.
+        probabilities: (N, L) score maps in [0, 1].
         found: the instances, of :func:`~probemb_lib.greedy_cluster` or :func:`~probemb_lib.cluster_tiles`.
         background: column of the background, which no instance gets; None: there is none.
         reassign: False leaves the points where they are; κ is then that with ``found.embedding``.
@@ -80,7 +80,7 @@ def refine_instances(
         raise ValueError(f"expected instances of {n} points, got {tuple(found.label.shape)}")
     if found.label.device != x.mean.device:
         raise TypeError(f"expected instances on {x.mean.device}, got {found.label.device}")
-    check_clustering(x, probabilities, background, found.point_batch)
+    probabilities, _ = check_clustering(x, probabilities, background, found.point_batch)
     if n and int(found.label.max()) >= k:
         raise ValueError(f"expected labels under {k}, the number of instances, got {int(found.label.max())}")
     if found.embedding.dim != x.dim:

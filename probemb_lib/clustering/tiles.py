@@ -306,10 +306,10 @@ def _check_predicted(
         x = check_embedding(result[0])
         if x.mean.shape[0] != len(tile.rows):
             raise ValueError(f"expected {len(tile.rows)} rows, one for each of index, got {x.mean.shape[0]}")
-        check_clustering(x, result[1], background)
+        probabilities, _ = check_clustering(x, result[1], background)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{tile}: {error}") from error
-    return x, at_least_float32(result[1])
+    return x, at_least_float32(probabilities)
 
 
 def _concatenate(found: list[_TileInstances], positions: Tensor) -> _TileInstances:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probemb_lib.aggregate import Covariance, InstanceIndex, as_index, instance_classes
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, plain_tensor
 from probemb_lib.head import HeadOutput
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.member_similarity import member_similarity
@@ -165,8 +165,12 @@ def score_targets(
     index = as_index(instance, batch, logits)
     num_classes = logits.shape[1]
     check_background(background, num_classes)
+    semantic = plain_tensor(semantic, "semantic")
     if semantic.is_floating_point() or semantic.is_complex() or semantic.dtype == torch.bool:
-        raise TypeError(f"semantic: expected integers, got {semantic.dtype}")
+        raise TypeError(
+            f"semantic: expected integers, got {semantic.dtype}; cast whole numbers with .long(), NaN to {IGNORED} "
+            "before"
+        )
     if semantic.shape != logits.shape[:1] or semantic.device != logits.device:
         raise ValueError(
             f"expected semantic ({logits.shape[0]},) on {logits.device}, "

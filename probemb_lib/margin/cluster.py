@@ -16,7 +16,7 @@ from torch import Tensor
 
 from probemb_lib.clustering.grid import MIN_POINTS_FOR_INDEX, SCANS_BEFORE_INDEX, Floats, Grid, Integers, ranges
 from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, plain_tensor
 from probemb_lib.margin.instances import MarginInstances
 
 LIMIT = 2 * math.log(2)  # of Σ z²
@@ -67,7 +67,7 @@ def margin_cluster(
     """
     x = check_embedding(embedding)
     check_limits(min_score, min_points)
-    check_clustering(x, probabilities, background, batch)
+    probabilities, batch = check_clustering(x, probabilities, background, batch)
     if math.isnan(foreground):
         raise ValueError("expected a number for foreground, got NaN; -inf lets all points take part")
     device, n = x.mean.device, x.mean.shape[0]
@@ -99,7 +99,7 @@ def margin_cluster(
         score=score[seed],
         seed=seed,
         batch=point_batch[seed],
-        embedding=embedding.select(seed).detach(),
+        embedding=GaussianEmbedding(*(plain_tensor(t, "embedding")[seed].detach() for t in embedding)),
         point_batch=point_batch,
         member=torch.from_numpy(np.concatenate([none, *members])).to(device),
         member_ptr=torch.from_numpy(ptr).to(device),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from probemb_lib.gaussian import GaussianEmbedding
-from probemb_lib.head import HIDDEN, Head, branch
+from probemb_lib.head import HIDDEN, Head, branch, check_scale
 
 LOG_STD_RATE = 5.0
 """−∂ ln σ / ∂ output: half the 10 of s = exp(10 o). It sets how fast margins are learned."""
@@ -89,10 +89,10 @@ class LearnableMarginHead(Head):
         hidden: Sequence[int] = HIDDEN,
     ) -> None:
         super().__init__(in_channels, num_classes, dim, offset_scale, hidden)
-        margin = 0.25 * offset_scale if initial_margin is None else initial_margin
-        if not (margin > 0 and math.isfinite(margin)):
-            raise ValueError(f"expected a positive initial_margin in the unit of the positions, got {initial_margin}")
-        self.anisotropic, self.initial_margin = anisotropic, margin
+        self.anisotropic = anisotropic
+        self.initial_margin = check_scale(
+            0.25 * offset_scale if initial_margin is None else initial_margin, "initial_margin"
+        )
         self.margins = branch(in_channels, self._std_width(), hidden)
         for parameter in self.margins[-1].parameters():
             nn.init.zeros_(parameter)
@@ -103,9 +103,13 @@ class LearnableMarginHead(Head):
     def _std_width(self) -> int:
         return self.dim if self.anisotropic else 1
 
+    def _scales(self) -> dict[str, float]:
+        return {**super()._scales(), "initial_margin": self.initial_margin}
+
     def forward(self, features: Tensor, positions: Tensor, batch: Tensor | None = None) -> MarginOutput:
         """As :meth:`ProbabilisticHead.forward`; ``batch`` is accepted so that the heads exchange, and not needed."""
-        self._check(features, positions)
+        features, positions = self._check(features, positions)
         centers, margins, logits = self._predict(features, self.centers, self.margins, self.scores)
         log_std = math.log(self.initial_margin / MARGIN_PER_STD) - LOG_STD_RATE * margins
-        return MarginOutput(GaussianEmbedding(self._mean(centers, positions), log_std), logits)
+        mean = self._mean(centers, positions)
+        return MarginOutput(GaussianEmbedding(mean, log_std.to(mean.dtype)), logits.to(mean.dtype))

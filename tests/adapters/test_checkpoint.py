@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
 from probemb_adapters.files import replaced_file
-from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from probemb_lib import ProbabilisticHead
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -44,6 +47,22 @@ def test_tensors_and_the_state_of_an_optimizer(tmp_path: Path) -> None:
     for one, two in zip(fresh.state.values(), optimizer.state.values(), strict=True):
         for name in two:
             torch.testing.assert_close(one[name], two[name], rtol=0, atol=0)
+
+
+def test_heads_from_before_their_scales_were_kept() -> None:
+    """The settings in the file have them: no warning. All else must be there; other scales are refused."""
+    network = nn.ModuleDict({"head": ProbabilisticHead(4, 2, offset_scale=0.5)})
+    state = network.state_dict()
+    before = {name: 2 * value for name, value in state.items() if "_extra_state" not in name}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_weights(network, before)
+    for name, value in before.items():
+        torch.testing.assert_close(network.state_dict()[name], value, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_weights(network, {name: value for name, value in before.items() if "scores" not in name})
+    with pytest.raises(RuntimeError, match=r"trained with offset_scale=0\.25"):
+        load_weights(network, {**before, "head._extra_state": torch.tensor([0.25])})
 
 
 def test_a_tensor_that_is_not_contiguous(tmp_path: Path) -> None:

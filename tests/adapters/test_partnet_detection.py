@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,7 @@ def test_more_than_255_classes(root: Path) -> None:
     write_classes(root, [*(f"chair/{i}" for i in range(254)), "chair/leg"], level=1)
     write_detection(root, "Chair", 1, "test", num_points=POINTS)
     assert detection(root, level=1).read(0).classes.tolist() == [255] * 3
-    write_classes(root, [f"chair/{i}" for i in range(256)], level=3)
+    write_classes(root, [*(f"chair/{i}" for i in range(255)), "chair/leg"], level=3)
     with pytest.raises(ValueError, match="Chair-3: the files hold 255 classes, as uint8, not 256"):
         write_detection(root, "Chair", 3, "test", num_points=POINTS)
     assert not (root / FOLDER.parent / "Chair-3").exists()
@@ -380,8 +381,31 @@ def test_other_mask_that_contradicts(root: Path) -> None:
 
 def test_stats_of_another_level(root: Path) -> None:
     write_classes(root, CLASSES[:1])
-    with pytest.raises(ValueError, match="as the level has 1 classes, got 0 to 2; are these the stats of the level"):
-        detection(root)[0]
+    message = r"0 … 1 in .*Chair-2, as the level has 1 classes, got up to 2; is .*level-2\.txt that of these files"
+    with pytest.raises(ValueError, match=message):
+        detection(root)
+
+
+def test_shapes_that_are_looked_at_when_opened(root: Path) -> None:
+    """Shapes beyond the unit sphere, and shapes without instances, are warned of; broken ones are for the reading."""
+    path = root / FOLDER / "test-00.h5"
+    for other in (root / FOLDER).glob("test-01.*"):
+        other.unlink()
+    with h5py.File(path, "r+") as file:
+        file["pts"][:] /= np.linalg.norm(file["pts"][:], axis=2).max()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detection(root)
+    with h5py.File(path, "r+") as file:
+        file["pts"][2] *= 10
+    with pytest.warns(UserWarning, match=r"Chair-2: expected shapes in the unit sphere.* got 1 of 3 .* far as") as w:
+        detection(root)
+    assert w[0].filename == __file__
+    with h5py.File(path, "r+") as file:
+        file["pts"][:] /= 10
+        file["gt_label"][:] = 0
+    with pytest.warns(UserWarning, match="expected instances, got none in the 3 shapes that were looked at"):
+        detection(root)
 
 
 @pytest.mark.parametrize(

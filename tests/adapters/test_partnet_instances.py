@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -389,8 +390,48 @@ class TestErrors:
     def test_labels_of_another_json(self, broken_root: Path) -> None:
         with h5py.File(folder_of(broken_root) / "test-00.h5", "r+") as file:
             file["label"][0] = 77
+        with pytest.warns(UserWarning, match=r"Chair, test: 57% of the points of the 2 shapes"):
+            data = dataset(broken_root)
         with pytest.raises(ValueError, match=r"test-00\.h5, shape 0: no label is a leaf id .*anno_id 1005"):
-            dataset(broken_root)[0]
+            data[0]
+
+    def test_most_labels_of_another_json(self, broken_root: Path) -> None:
+        """One leaf in common, as trees before and after the merging have: all else would be other, without a word."""
+        with h5py.File(folder_of(broken_root) / "test-00.h5", "r+") as file:
+            label = file["label"][:]
+            file["label"][:] = np.where(label == 1, 1, label + 100)
+        with pytest.raises(ValueError, match=r"84% of the points .* not of the same release \(a merged json beside"):
+            dataset(broken_root)
+
+    @pytest.mark.parametrize("class_agnostic", [False, True])
+    @pytest.mark.parametrize("names", [["lamp/base", "lamp/shade"], ["chair/chair_seat", "chair/chair_leg"]])
+    def test_level_of_other_names(self, broken_root: Path, names: list[str], class_agnostic: bool) -> None:
+        path = broken_root / "stats" / "after_merging_label_ids" / "Chair-level-1.txt"
+        path.write_text("".join(f"{i} {name} leaf\n" for i, name in enumerate(names, 1)))
+        message = (
+            rf"level-1\.txt names {names[0]}, {names[1]}, but the parts of the shapes in .*Chair are .*chair/.*: no"
+        )
+        with pytest.raises(ValueError, match=message + " shape has a part of the level. Is it the file of another"):
+            dataset(broken_root, class_agnostic=class_agnostic)
+
+    def test_level_of_some_other_names(self, broken_root: Path) -> None:
+        path = broken_root / "stats" / "after_merging_label_ids" / "Chair-level-1.txt"
+        path.write_text("1 chair/seat leaf\n2 chair/a leaf\n3 chair/b leaf\n4 chair/c leaf\n5 chair/d leaf\n")
+        with pytest.warns(UserWarning, match=r"4 of the 5 classes of .*txt are in no shape .* chair/a, chair/b"):
+            assert len(dataset(broken_root).classes) == 5
+
+    def test_shapes_outside_the_unit_sphere(self, broken_root: Path) -> None:
+        path = folder_of(broken_root) / "test-00.h5"
+        with h5py.File(path, "r+") as file:
+            file["pts"][:] /= np.linalg.norm(file["pts"][:], axis=2).max()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dataset(broken_root)
+        with h5py.File(path, "r+") as file:
+            file["pts"][1] *= 100
+        with pytest.warns(UserWarning, match=r"Chair: expected shapes in the unit sphere.* got 1 of 2 ") as w:
+            dataset(broken_root)
+        assert w[0].filename == str(Path(__file__))
 
     @pytest.mark.parametrize(("module", "missing"), [(_h5, "h5py"), (augment, "torch_geometric.data")])
     def test_extra_missing(self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, missing: str) -> None:

@@ -93,6 +93,26 @@ def test_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     assert (tmp_path / "whole" / LAST).is_file()
 
 
+def test_the_first_batch_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, a line a finding, on the process that prints; the training is the same."""
+    x = torch.rand(64, 2, generator=torch.Generator().manual_seed(0)).sort(0).values
+    instance = torch.where(x[:, 0] < 0.5, 0, 255)
+    data = [Data(pos=x, instance=instance, semantic=torch.ones_like(instance)) for _ in range(4)]
+    options = RunOptions(epochs=2, batch_size=2, workers=0, schedule="halved", learning_rate=0.1, output=tmp_path)
+
+    def losses(network: nn.Module, batch: Data) -> dict[str, torch.Tensor]:
+        return {"loss": network(batch.pos).square().mean()}
+
+    fabric = start_fabric(accelerator="cpu")
+    settings = {"offset_scale": 100.0}
+    train_network(nn.Linear(2, 1), data, losses, options, fabric, settings=settings, num_classes=1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("first batch, ")]
+    assert len(lines) == 3
+    assert lines[0].startswith("first batch, error: semantic: expected classes in [0, 1), or -100 (ignored), got 1")
+    assert sum("is it -1 in uint8?" in line for line in lines) == 1
+    assert sum("expected about the radius of the largest instances" in line for line in lines) == 1
+
+
 @pytest.mark.parametrize("missing", ["epochs", "batch_size", "workers", "learning_rate", "schedule"])
 def test_options_must_be_chosen(missing: str, tmp_path: Path) -> None:
     options = RunOptions(epochs=1, batch_size=1, workers=0, learning_rate=0.1, schedule="halved", output=tmp_path)

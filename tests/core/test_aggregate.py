@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import oracles
@@ -158,6 +159,8 @@ def test_sorted_and_unsorted_batches_agree() -> None:
     ("instance", "batch", "error", "message"),
     [
         (torch.zeros(2), None, TypeError, "instance: expected integers, got torch.float32"),
+        (torch.tensor([0.0, math.nan]), None, TypeError, r"cast whole numbers with .long\(\), NaN to -100 before"),
+        (np.zeros(2, np.int64), None, TypeError, "instance: expected a torch.Tensor, got ndarray: torch.from_numpy"),
         (torch.zeros(2, dtype=torch.bool), None, TypeError, "instance: expected integers, got torch.bool"),
         (torch.zeros(2, dtype=torch.complex64), None, TypeError, "instance: expected integers"),
         (torch.tensor([0, 1]), torch.zeros(2), TypeError, "batch: expected integers, got torch.float32"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, plain_tensor
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -79,6 +80,14 @@ def test_no_rows(width: int) -> None:
 def test_errors(mean: Tensor, log_std: Tensor, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"embedding: .*{message}"):
         check_embedding(GaussianEmbedding(mean, log_std))
+
+
+def test_a_tensor_that_stands_for_another_stays() -> None:
+    with FakeTensorMode():
+        fake = torch.zeros(3)
+    assert plain_tensor(fake, "x") is fake
+    with pytest.raises(TypeError, match=r"^x: expected a torch\.Tensor, got list$"):
+        plain_tensor([1.0], "x")
 
 
 def test_the_error_names_the_argument() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -440,3 +441,151 @@ def test_error_of_batch(anisotropic: bool) -> None:
     head = ProbabilisticHead(16, 2, anisotropic=anisotropic, heteroscedastic=False)
     with pytest.raises(ValueError, match=r"expected batch \(4,\), got \(3,\)"):
         head(torch.zeros(4, 16), torch.zeros(4, 3), torch.zeros(3, dtype=torch.int64))
+
+
+# --- what users hand over
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead, LearnableMarginHead])
+@pytest.mark.parametrize(
+    ("features", "positions", "message"),
+    [
+        (torch.zeros(4, 16), None, "positions: expected a torch.Tensor, got None"),
+        (torch.zeros(4, 16), np.zeros((4, 3)), "positions: expected a torch.Tensor, got ndarray: torch.from_numpy"),
+        (np.zeros((4, 16)), torch.zeros(4, 3), "features: expected a torch.Tensor, got ndarray: torch.from_numpy"),
+        (torch.zeros(4, 16), torch.zeros(4, 3, dtype=torch.int32), r"torch.int32; voxels become positions by"),
+    ],
+)
+def test_what_is_no_float_tensor(kind: Any, features: Any, positions: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        kind(16, 2)(features, positions)
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead, LearnableMarginHead])
+def test_scales_are_one_number(kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected offset_scale as one number for all axes, got \(1.0, 2.0\)"):
+        kind(16, 2, offset_scale=(1.0, 2.0))
+    with pytest.raises(TypeError, match="expected initial_std as one number"):
+        ProbabilisticHead(16, 2, initial_std=[0.1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected initial_margin as one number"):
+        LearnableMarginHead(16, 2, initial_margin=[0.1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead, LearnableMarginHead])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_features_of_any_floating_type(kind: Any, dtype: torch.dtype, autocast: bool) -> None:
+    head = kind(16, 5).eval()
+    features, positions = (t.float() for t in data())
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output, expected = head(features.to(dtype), positions), head(features.to(dtype).float(), positions)
+    for got, right in zip((*output.embedding, output.logits), (*expected.embedding, expected.logits), strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, right, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead, LearnableMarginHead])
+def test_positions_in_float64_keep_their_digits(kind: Any) -> None:
+    head = kind(16, 5).eval()
+    features, positions = data()
+    features, far = features.float(), positions + 5e6
+    near, output = head(features, positions), head(features, far)
+    assert {t.dtype for t in (*output.embedding, output.logits)} == {torch.float64}
+    torch.testing.assert_close(output.embedding.mean - 5e6, near.embedding.mean, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead, LearnableMarginHead])
+def test_coarse_positions_are_refused(kind: Any) -> None:
+    """Half a metre between the float32 numbers of a northing is not for instances of a metre; kilometres are fine."""
+    features, positions = (t.float() for t in data())
+    with pytest.raises(ValueError, match=r"up to 5e\+06, where float32 has steps of 0\.6: subtract an offset"):
+        kind(16, 5)(features, positions + 5e6)
+    kind(16, 5, offset_scale=100.0)(features, positions + 5e6)
+    kind(16, 5)(features, positions + 1e4)
+    positions[3] = math.nan  # for others to say
+    kind(16, 5)(features, positions)
+
+
+class Carrying(Tensor):
+    """A host's tensor with something along, as MONAI's MetaTensor: every result is of its class again."""
+
+    calls = 0
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.calls += 1
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticHead, DeterministicHead, LearnableMarginHead])
+def test_tensor_subclasses_are_unwrapped(kind: Any) -> None:
+    head = kind(16, 5).eval()
+    features, positions = (t.float() for t in data())
+    expected = head(features, positions)
+    features = features.requires_grad_()
+    output = head(features.as_subclass(Carrying), positions.as_subclass(Carrying))
+    for got, right in zip((*output.embedding, output.logits), (*expected.embedding, expected.logits), strict=True):
+        assert type(got) is Tensor
+        torch.testing.assert_close(got, right, rtol=0, atol=0)
+    output.logits.sum().backward()
+    assert features.grad is not None
+    torch.testing.assert_close(head(nn.Parameter(features), nn.Parameter(positions)).logits, expected.logits)
+
+
+# --- scales in the state
+
+SCALED: list[tuple[Any, dict[str, float], str]] = [
+    (ProbabilisticHead, {"offset_scale": 0.3, "initial_std": 0.1}, "offset_scale=0.3, initial_std=0.1"),
+    (DeterministicHead, {"offset_scale": 0.3}, "offset_scale=0.3"),
+    (LearnableMarginHead, {"offset_scale": 0.3, "initial_margin": 0.1}, "offset_scale=0.3, initial_margin=0.1"),
+]
+
+
+@pytest.mark.parametrize(("kind", "scales", "shown"), SCALED)
+def test_weights_of_other_scales_are_refused(kind: Any, scales: dict[str, float], shown: str) -> None:
+    network = nn.ModuleDict({"head": kind(16, 5, **scales)})
+    state = network.state_dict()
+    torch.testing.assert_close(state["head._extra_state"], torch.tensor(list(scales.values()), dtype=torch.float64))
+    nn.ModuleDict({"head": kind(16, 5, **scales)}).load_state_dict(state)
+    for name, value in scales.items():
+        other = nn.ModuleDict({"head": kind(16, 5, **{**scales, name: 2 * value})})
+        message = (
+            f"head: the weights were trained with {shown}, and this head has .*{name}={2 * value:g}.*: make it with"
+        )
+        for strict in (True, False):
+            with pytest.raises(RuntimeError, match=message):
+                other.load_state_dict(state, strict=strict)
+    with pytest.raises(RuntimeError, match=f"{kind.__name__}: the weights were trained with"):
+        kind(16, 5).load_state_dict(network["head"].state_dict())
+
+
+def test_scales_survive_types_and_files(tmp_path: Any) -> None:
+    """The head's dtype does not touch them; a file that was cast to half precision is of the same scales."""
+    head = ProbabilisticHead(16, 5, offset_scale=0.3, initial_std=0.1).to(torch.bfloat16)
+    torch.testing.assert_close(head.get_extra_state(), torch.tensor([0.3, 0.1], dtype=torch.float64))
+    torch.save(head.state_dict(), tmp_path / "head.pt")
+    same = ProbabilisticHead(16, 5, offset_scale=0.3, initial_std=0.1)
+    same.load_state_dict(torch.load(tmp_path / "head.pt", weights_only=True))
+    same.load_state_dict({name: value.bfloat16() for name, value in head.state_dict().items()})
+    assert (same.offset_scale, same.initial_std) == (0.3, 0.1)
+
+
+@pytest.mark.parametrize(("kind", "scales", "shown"), SCALED)
+def test_weights_from_before_load_with_one_warning(kind: Any, scales: dict[str, float], shown: str) -> None:
+    network = nn.ModuleDict({"head": kind(16, 5, **scales)})
+    state = network.state_dict()
+    del state["head._extra_state"]
+    with pytest.warns(
+        UserWarning, match=f"head: the weights come without the scales .* {shown} of this head"
+    ) as caught:
+        network.load_state_dict(state)
+    assert len(caught) == 1
+    with (
+        pytest.warns(UserWarning, match="scales"),
+        pytest.raises(RuntimeError, match="Missing key") as missing,
+    ):  # nothing is hidden
+        network.load_state_dict({k: v for k, v in state.items() if "scores" not in k})
+    assert "_extra_state" not in str(missing.value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network.load_state_dict({}, strict=False)  # weights of a backbone alone

@@ -298,6 +298,17 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
         r"instance: expected values below 2\*\*63",
     ),
     (lambda: mmdetection3d(0), ValueError, "num_classes: expected at least 1, got 0"),
+    (lambda: replace(OURS, num_classes=True), TypeError, "num_classes: expected an int or None, got True"),
+    (
+        lambda: mmdetection3d(20).convert(_I([1, 2, 3]), _I([20, 40, 22])),
+        ValueError,
+        r"semantic: expected classes 0 \.\. 19 or 20 \(ignored\), got 22, 40; are these raw ids",
+    ),
+    (
+        lambda: CITYSCAPES.convert(_I([-1]), _I([33])),
+        ValueError,
+        r"semantic: expected classes 0 \.\. 18 or 255, -1 \(ignored\), got 33",
+    ),
     (lambda: split_scannet(_I([1.0])), TypeError, "encoded: expected an integer type"),
     (lambda: split_scannet(_I([-1])), ValueError, r"encoded: expected values >= 0 .* got \[-1\]"),
     (lambda: split_cityscapes(np.array([1.0])), TypeError, "encoded: expected an integer type"),

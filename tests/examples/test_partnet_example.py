@@ -80,6 +80,24 @@ def test_training_evaluates_and_reports(trained: tuple[Path, str]) -> None:
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_the_model_is_saved_before_it_is_evaluated(furniture: Path, tmp_path: Path) -> None:
+    """Hours of training survive an evaluation that fails, here for want of a split."""
+    root, folder = tmp_path / "root", tmp_path / "output"
+    shutil.copytree(furniture, root)
+    for file in (root / "ins_seg_h5" / "Furniture").glob("val-*"):
+        file.rename(tmp_path / file.name)
+    arguments = ["--root", root, "--class-agnostic", "True", "--workers", "0", "--output", folder]
+    done = run(*FEW_STEPS, *arguments)
+    assert done.returncode != 0
+    assert "no val-*.h5" in done.stderr
+    model = partnet.Model.load(folder / "model.safetensors")
+    assert model.settings.threshold is None
+    for file in tmp_path.glob("val-*"):
+        file.rename(root / "ins_seg_h5" / "Furniture" / file.name)
+    done = run(*QUICK, *arguments, "--evaluate", folder / "model.safetensors")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_evaluating_the_checkpoint_gives_the_same_numbers(
     trained: tuple[Path, str], tmp_path: Path, processes: int

@@ -93,7 +93,7 @@ SCORES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
     "softmax": lambda rng, n, classes: rng.dirichlet(np.ones(classes), n),
     "ties": lambda rng, n, classes: rng.integers(0, 5, (n, classes)) / 4,
     "all equal": lambda rng, n, classes: np.full((n, classes), 0.5),
-    "unnormalised": lambda rng, n, classes: rng.normal(size=(n, classes)) * 10,
+    "unnormalised": lambda rng, n, classes: 0.5 + np.arctan(rng.normal(size=(n, classes)) * 10) / math.pi,
 }
 TAUS = (1e-50, 1e-6, 0.05, 0.35, 0.35, 0.8, 0.999, 1.0)
 

@@ -30,8 +30,9 @@ from probemb_adapters.report.pictures import contact_sheet
 from probemb_adapters.report.tables import table_text
 from probemb_adapters.training import LAST, Losses, Training, gather_in_order, train
 from probemb_adapters.training.batches import SeededBatches, SeededItems
-from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from probemb_adapters.training.options import AnySettings, RunOptions, TrainingSettings
+from probemb_lib import check_batch
 
 try:
     from lightning_fabric import Fabric
@@ -87,6 +88,7 @@ def train_network(
     fabric: Fabric,
     *,
     settings: Mapping[str, Any],
+    num_classes: int | None = None,
     draws: int | None = None,
     weights: Sequence[float] | None = None,
     folder: Path | None = None,
@@ -98,6 +100,7 @@ def train_network(
         data: items of clouds; a batch is `Batch.from_data_list`.
         compute_losses: (network, batch) → terms, see :func:`probemb_adapters.training.train`.
         settings: of the model, which must not change when the training continues.
+        num_classes: columns of the score maps, to check the first batch by.
         draws: items an epoch; None: as many as there are, and a batch at least.
         weights: how often each item is drawn; None: all equally.
         folder: of the checkpoint; None: the output folder.
@@ -138,12 +141,21 @@ def train_network(
         f"{items} clouds; {epochs} epochs of {len(batches)} steps, a step: {batch_size} clouds, on "
         f"{fabric.world_size} x {fabric.device.type}"
     )
+    checked = False
+
+    def losses(network: nn.Module, batch: Any) -> Losses:
+        nonlocal checked
+        if not checked:
+            checked = True
+            fabric.print(*_findings(batch, num_classes, settings.get("offset_scale")), sep="", end="")
+        return compute_losses(network, batch)
+
     start = time.perf_counter()
     history = train(
         fabric,
         training,
         loader,
-        compute_losses,
+        losses,
         epochs=epochs,
         folder=folder,
         max_norm=options.max_norm,
@@ -151,6 +163,21 @@ def train_network(
     )
     fabric.print(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
     return history
+
+
+def _findings(batch: Any, num_classes: int | None, offset_scale: float | None) -> list[str]:
+    """A line for each thing in the first batch that looks like a mix-up (:func:`~probemb_lib.check_batch`)."""
+    if "instance" not in batch:
+        return []
+    found = check_batch(
+        batch.pos,
+        batch.instance,
+        getattr(batch, "semantic", None),
+        batch.batch,
+        num_classes=num_classes,
+        offset_scale=offset_scale,
+    )
+    return [f"first batch, {finding}\n" for finding in found]
 
 
 # --- one file a model
@@ -183,7 +210,7 @@ def load_model(
     try:
         settings = settings_type.read(state["about"])
         network = build(len(state["classes"]), settings)
-        network.load_state_dict(state["model"])
+        load_weights(network, state["model"])
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is no model of this script: {error}") from error
     return network.eval(), tuple(state["classes"]), settings

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +17,15 @@ from torch_geometric.data import Data
 POINTS = 10_000
 """PartNet's protocols use the first 10,000 points of a shape."""
 
+SAMPLE = 5
+"""Shapes of a split that are looked at when it is opened, where all would take long."""
+
+SPHERE = 1.05
+"""Largest radius that rounding leaves of the unit sphere."""
+
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Int = np.ndarray[Any, np.dtype[np.int64]]
+AnyShape = TypeVar("AnyShape")
 
 
 class PartNetShape(NamedTuple):
@@ -116,6 +125,29 @@ class PartNetDataset(Dataset[Data]):
             permutation = torch.randperm(len(shape.pos), generator=generator)
         order: Int = permutation[: self.num_points].numpy()
         return order
+
+
+def sample_of(shapes: Sequence[AnyShape]) -> list[AnyShape]:
+    """A few shapes, from the first to the last.
+
+    >>> sample_of(range(9))
+    [0, 2, 4, 6, 8]
+    """
+    rows = np.linspace(0, len(shapes) - 1, min(SAMPLE, len(shapes))).round().astype(int)
+    return [shapes[row] for row in rows]
+
+
+def warn_outside_the_sphere(folder: Path, clouds: Sequence[Float32]) -> None:
+    """Warns of shapes beyond PartNet's unit sphere, for which network and head are made."""
+    radii = [float(np.linalg.norm(pos, axis=1).max()) for pos in clouds]
+    outside = [radius for radius in radii if radius > SPHERE]
+    if outside:
+        warnings.warn(
+            f"{folder}: expected shapes in the unit sphere, as PartNet's are, got {len(outside)} of {len(radii)} that "
+            f"were looked at outside, as far as {max(outside):.3g}: centre each shape and divide it by its largest "
+            "distance from the centre, or give the head an offset_scale, and the network radii, in their unit",
+            stacklevel=4,  # who opens the data set
+        )
 
 
 def check_num_points(num_points: int) -> None:

@@ -17,7 +17,8 @@ set's published scripts.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +27,23 @@ import numpy as np
 from torch_geometric.data import Data
 
 from probemb_adapters.partnet._h5 import Array, check_arrays, new_files, open_h5, write_rows
-from probemb_adapters.partnet.dataset import POINTS, PartNetDataset, PartNetShape, check_num_points, drop_empty
-from probemb_adapters.partnet.files import check_enough, check_finite, read_classes, read_records, split_files
+from probemb_adapters.partnet.dataset import (
+    POINTS,
+    PartNetDataset,
+    PartNetShape,
+    check_num_points,
+    drop_empty,
+    sample_of,
+    warn_outside_the_sphere,
+)
+from probemb_adapters.partnet.files import (
+    check_enough,
+    check_finite,
+    level_file,
+    read_classes,
+    read_records,
+    split_files,
+)
 from probemb_adapters.partnet.instances import PartNetInstances
 
 LAYOUT = "ins_seg_h5_for_detection"
@@ -67,6 +83,9 @@ class PartNetDetection(PartNetDataset):
             not finite); the message names the file and the shape.
         OSError: a file is truncated or corrupt, found on opening it or on reading a shape.
         IndexError: no such item.
+
+    Warns:
+        UserWarning: the shapes that are looked at have no instance at all, or lie outside the unit sphere.
     """
 
     def __init__(
@@ -86,6 +105,7 @@ class PartNetDetection(PartNetDataset):
         part_paths = read_classes(root, category, level)
         self._part_classes = len(part_paths)
         self._shapes = [shape for path in paths for shape in _read_shapes(path, num_points)]
+        _check_sample(level_file(root, category, level), len(part_paths), paths[0].parent, sample_of(self._shapes))
         super().__init__(
             part_paths,
             [f"{shape.path.stem}/{shape.row}" for shape in self._shapes],
@@ -241,6 +261,32 @@ def _read_shapes(path: Path, num_points: int) -> list[_Shape]:
             raise ValueError(f"{json_path}, shape {row}: expected a record with anno_id, got {str(record)[:80]}")
         shapes.append(_Shape(path, row, str(record["anno_id"])))
     return shapes
+
+
+def _check_sample(level: Path, num_classes: int, folder: Path, shapes: Sequence[_Shape]) -> None:
+    """What a few shapes say against the level and the unit sphere; broken ones are for :meth:`read`."""
+    clouds, highest = [], []
+    for shape in shapes:
+        try:
+            with open_h5(shape.path, f"shape {shape.row}") as file:
+                pos = file["pts"][shape.row, :POINTS].astype(np.float32, copy=False)
+                highest.append(int(file["gt_label"][shape.row, :POINTS].max()))
+        except (OSError, ValueError):
+            continue
+        if np.isfinite(pos).all():
+            clouds.append(pos)
+    if sum(label > num_classes for label in highest) > 0.5 * len(highest):
+        raise ValueError(
+            f"expected gt_label 0 … {num_classes} in {folder}, as the level has {num_classes} classes, got up to "
+            f"{max(highest)}; is {level} that of these files?"
+        )
+    if highest and max(highest) == 0:
+        warnings.warn(
+            f"{folder}: expected instances, got none in the {len(highest)} shapes that were looked at: gt_label is 0, "
+            "other, everywhere",
+            stacklevel=3,
+        )
+    warn_outside_the_sphere(folder, clouds)
 
 
 def _fault(instance: Array, classes: Array, label: Array, other: Array, num_classes: int) -> str:

@@ -39,6 +39,11 @@ def split_files(layout: Path, name: str, split: str) -> list[Path]:
     return paths
 
 
+def level_file(root: str | Path, category: str, level: int) -> Path:
+    """Where the classes of a level stand."""
+    return Path(root) / "stats" / "after_merging_label_ids" / f"{category}-level-{level}.txt"
+
+
 def read_classes(root: str | Path, category: str, level: int) -> tuple[str, ...]:
     """The part paths of a level, in the order of their 1-based ids.
 
@@ -46,8 +51,8 @@ def read_classes(root: str | Path, category: str, level: int) -> tuple[str, ...]
         FileNotFoundError: the level has no file; the message lists the levels of the category.
         ValueError: a line has no part path, a path stands twice, or the file is empty.
     """
-    folder = Path(root) / "stats" / "after_merging_label_ids"
-    path = folder / f"{category}-level-{level}.txt"
+    path = level_file(root, category, level)
+    folder = path.parent
     if not path.is_file():
         found = sorted(p.stem.rpartition("-")[2] for p in folder.glob(f"{category}-level-*.txt"))
         has = f"{category} has level {', '.join(found)}" if found else f"{folder} has no level of {category}"

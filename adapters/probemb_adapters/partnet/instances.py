@@ -12,7 +12,8 @@ other point is "other". Source: Mo et al., "PartNet", CVPR 2019, and the data se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +29,20 @@ from probemb_adapters.partnet.dataset import (
     PartNetShape,
     check_num_points,
     drop_empty,
+    sample_of,
+    warn_outside_the_sphere,
 )
-from probemb_adapters.partnet.files import check_enough, check_finite, read_classes, read_records, split_files
+from probemb_adapters.partnet.files import (
+    check_enough,
+    check_finite,
+    level_file,
+    read_classes,
+    read_records,
+    split_files,
+)
+
+UNNAMED = 0.5
+"""Points of a split whose leaf no record names: more are no remains of PartNet's merging. Half of it is a warning."""
 
 
 class _Shape(NamedTuple):
@@ -85,9 +98,14 @@ class PartNetInstances(PartNetDataset):
 
     Raises:
         FileNotFoundError: root, category, level or split is missing; the message lists what there is.
-        ValueError: files contradict the layout or each other; the message names the file and the shape.
+        ValueError: files contradict the layout or each other; the message names the file and the shape. No shape has a
+            part of the level, or most points of the shapes that are looked at have leaf ids that no record names.
         OSError: a file is truncated or corrupt, found on opening it or on reading a shape.
         IndexError: no such item.
+
+    Warns:
+        UserWarning: most classes of the level are in no shape, many leaf ids in no record, or shapes that are looked at
+            outside the unit sphere.
     """
 
     def __init__(
@@ -106,7 +124,10 @@ class PartNetInstances(PartNetDataset):
         paths = split_files(Path(root) / "ins_seg_h5", category, split)
         part_paths = read_classes(root, category, level)
         class_of = {path: 1 if class_agnostic else c for c, path in enumerate(part_paths, start=1)}
-        self._shapes = [shape for path in paths for shape in _read_shapes(path, class_of, num_points)]
+        names: set[str] = set()
+        self._shapes = [shape for path in paths for shape in _read_shapes(path, class_of, num_points, names)]
+        _check_level(level_file(root, category, level), part_paths, names, paths[0].parent)
+        _check_sample(paths[0].parent, split, sample_of(self._shapes))
         super().__init__(
             part_paths,
             [f"{shape.path.stem}/{shape.row}" for shape in self._shapes],
@@ -123,8 +144,8 @@ class PartNetInstances(PartNetDataset):
         return PartNetShape(pos, instance, classes, shape.anno_id, self.shape_ids[index])
 
 
-def _read_shapes(path: Path, class_of: dict[str, int], num_points: int) -> list[_Shape]:
-    """The shapes of an h5 file, by the json beside it; both are checked, no point is read."""
+def _read_shapes(path: Path, class_of: dict[str, int], num_points: int, names: set[str]) -> list[_Shape]:
+    """The shapes of an h5 file, by the json beside it; both are checked, no point is read. ``names`` gets the parts."""
     json_path = path.with_suffix(".json")
     if not json_path.is_file():
         raise FileNotFoundError(f"{json_path} is missing: PartNet has it beside {path.name}")
@@ -136,10 +157,57 @@ def _read_shapes(path: Path, class_of: dict[str, int], num_points: int) -> list[
         raise ValueError(
             f"{json_path} has {len(records)} records but {path.name} has {count} shapes: unpack both again"
         )
-    return [_read_record(path, row, record, class_of) for row, record in enumerate(records)]
+    return [_read_record(path, row, record, class_of, names) for row, record in enumerate(records)]
 
 
-def _read_record(path: Path, row: int, record: Any, class_of: dict[str, int]) -> _Shape:
+def _check_level(level: Path, part_paths: Sequence[str], names: set[str], folder: Path) -> None:
+    """A level of other names than the shapes' trains on nothing, and evaluates to 0 or NaN."""
+    absent = [name for name in part_paths if name not in names]
+    others = sorted(name for name in names if not any(path.startswith(f"{name}/") for path in part_paths))
+    if len(absent) == len(part_paths) and others:
+        raise ValueError(
+            f"{level} names {_some(part_paths)}, but the parts of the shapes in {folder} are {_some(others)}: no shape "
+            "has a part of the level. Is it the file of another category, or from before PartNet's merging?"
+        )
+    if len(absent) > 0.5 * len(part_paths):
+        warnings.warn(
+            f"{len(absent)} of the {len(part_paths)} classes of {level} are in no shape of the split in {folder}, "
+            f"{_some(absent)} among them: is it the file of these shapes?",
+            stacklevel=3,
+        )
+
+
+def _check_sample(folder: Path, split: str, shapes: Sequence[_Shape]) -> None:
+    """What a few shapes say against their records and the unit sphere; broken ones are for :meth:`read`."""
+    clouds: list[Float32] = []
+    unnamed: list[float] = []
+    for shape in shapes:
+        try:
+            pos, label = _read_arrays(shape)
+        except (OSError, ValueError):
+            continue
+        if np.isfinite(pos).all():
+            clouds.append(pos)
+        if shape.leaves:
+            unnamed.append(1 - float(np.isin(label, list(shape.leaves)).mean()))
+    share = float(np.mean(unnamed)) if unnamed else 0.0
+    if share > 0.5 * UNNAMED:
+        message = (
+            f"{folder}, {split}: {share:.0%} of the points of the {len(unnamed)} shapes that were looked at have a "
+            "leaf id that the json does not name, and would be other: the h5 and json files are not of the same "
+            "release (a merged json beside an unmerged tree?), unpack both again"
+        )
+        if sum(of_shape > UNNAMED for of_shape in unnamed) > 0.5 * len(unnamed):
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=3)
+    warn_outside_the_sphere(folder, clouds)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _read_record(path: Path, row: int, record: Any, class_of: dict[str, int], names: set[str]) -> _Shape:
     try:
         entries = [(str(e["part_name"]), tuple(map(int, e["leaf_id_list"]))) for e in record["ins_seg"]]
         anno_id = str(record["anno_id"])
@@ -148,6 +216,7 @@ def _read_record(path: Path, row: int, record: Any, class_of: dict[str, int]) ->
             f"{path.with_suffix('.json')}, shape {row}: expected anno_id and ins_seg, a list of "
             f"{{part_name, leaf_id_list}}, got {type(error).__name__}: {error}"
         ) from error
+    names.update(name for name, _ in entries)
     return _Shape(
         path,
         row,
@@ -158,10 +227,8 @@ def _read_record(path: Path, row: int, record: Any, class_of: dict[str, int]) ->
 
 
 def _read_points(shape: _Shape) -> tuple[Float32, Int]:
-    """Positions (P, 3) and leaf ids (P,) of the first P ≤ 10,000 points of a shape."""
-    with open_h5(shape.path, f"shape {shape.row}") as file:
-        pos = file["pts"][shape.row, :POINTS].astype(np.float32, copy=False)
-        label = file["label"][shape.row, :POINTS].astype(np.int64, copy=False)
+    """Positions (P, 3) and leaf ids (P,) of the first P ≤ 10,000 points of a shape, checked against its record."""
+    pos, label = _read_arrays(shape)
     check_finite(pos, shape.path, shape.row)
     if shape.leaves and shape.leaves.isdisjoint(np.unique(label).tolist()):
         raise ValueError(
@@ -169,6 +236,12 @@ def _read_points(shape: _Shape) -> tuple[Float32, Int]:
             "the two files are not of the same release, unpack both again"
         )
     return pos, label
+
+
+def _read_arrays(shape: _Shape) -> tuple[Float32, Int]:
+    with open_h5(shape.path, f"shape {shape.row}") as file:
+        pos = file["pts"][shape.row, :POINTS].astype(np.float32, copy=False)
+        return pos, file["label"][shape.row, :POINTS].astype(np.int64, copy=False)
 
 
 def _label_points(shape: _Shape, label: Int) -> tuple[Int, Int]:

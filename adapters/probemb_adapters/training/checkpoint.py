@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from probemb_adapters.files import replaced_file, what_instead
 
@@ -63,6 +63,19 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} has no description of its state: expected a checkpoint of this library's training")
     state: dict[str, Any] = _restore(json.loads(metadata["state"]), tensors)
     return state
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Load the state of a network that was built from the settings in the same file.
+
+    Files from before the heads kept their scales lack them (`_extra_state`); the settings have them, so that nothing
+    is to be compared.
+
+    Raises:
+        RuntimeError: weights of another network, as of :meth:`torch.nn.Module.load_state_dict`.
+    """
+    own = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[2] == "_extra_state"}
+    network.load_state_dict({**own, **weights})
 
 
 def _describe(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

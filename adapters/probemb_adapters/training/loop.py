@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from probemb_adapters.training.batches import SeededBatches
-from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 
 try:
     from lightning_fabric import Fabric
@@ -124,7 +124,7 @@ class Training:
                 f"{path} is of a training with other settings: {'; '.join(changed)}. Repeat those settings, or start "
                 "anew in another output folder"
             )
-        self.network.load_state_dict(state["model"])
+        load_weights(self.network, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         fabric.strategy.precision.load_state_dict(state["scaler"])

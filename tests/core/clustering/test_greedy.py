@@ -20,8 +20,11 @@ from torch import Tensor
 
 from probemb_lib import (
     GaussianEmbedding,
+    HeadOutput,
     greedy_cluster,
     log_bhattacharyya,
+    margin_cluster,
+    refine_instances,
 )
 from probemb_lib.clustering import _index, _rounds
 from probemb_lib.clustering import greedy as greedy_module
@@ -889,11 +892,49 @@ def with_value(t: Tensor, value: float) -> Tensor:
         (ValueError, "cloud numbers >= 0 in batch, got -1", (X, P), {"batch": torch.tensor([0, -1, 0])}),
         (ValueError, r"log_std of shape \(3, 2\) or \(3, 1\)", (GaussianEmbedding(X.mean, torch.zeros(3)), P), {}),
         (TypeError, "floating-point mean", (GaussianEmbedding(X.mean.long(), X.log_std), P), {}),
+        (TypeError, r"got a tensor \(3, 2\); of a head's output pass output.embedding", (X.mean, P), {}),
+        (TypeError, "expected a GaussianEmbedding of mean and log_std, got HeadOutput", (HeadOutput(X, P), P), {}),
+        (TypeError, "probabilities: expected a torch.Tensor, got ndarray: torch.from_numpy", (X, P.numpy()), {}),
+        (TypeError, "batch: expected a torch.Tensor, got ndarray", (X, P), {"batch": np.zeros(3, dtype=np.int64)}),
     ],
 )
 def test_errors(error: type[Exception], message: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
     with pytest.raises(error, match=message):
         greedy_cluster(*arguments, **options)
+
+
+@pytest.mark.parametrize("background", [0, None])
+@pytest.mark.parametrize("cluster", [greedy_cluster, margin_cluster])
+def test_logits_are_refused(cluster: Any, background: int | None) -> None:
+    logits = torch.tensor([[-3.2, 7.1], [0.0, 1.0], [0.5, 0.5]])
+    message = r"probabilities in \[0, 1\], got values from -3.2 to 7.1: pass output.probabilities \(the softmax"
+    with pytest.raises(ValueError, match=message):
+        cluster(X, logits, background=background)
+    found = greedy_cluster(X, P, background=background)
+    with pytest.raises(ValueError, match=message):
+        refine_instances(X, logits, found, background=background)
+    cluster(X, torch.tensor([[0.0, 1.0 + 1e-4], [0.9, 0.9], [-1e-4, 0.1]]))  # rounding, and rows that do not sum to one
+
+
+class Carrying(Tensor):
+    """A host's class, as MONAI's MetaTensor, whose results are of it again."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_tensor_subclasses_are_unwrapped(refine: bool) -> None:
+    x, p = blobs(240)
+    batch = torch.arange(240) % 2
+    expected = greedy_cluster(x, p, batch=batch, refine=refine)
+    carrying = GaussianEmbedding(*(t.as_subclass(Carrying) for t in x))
+    found = greedy_cluster(carrying, p.as_subclass(Carrying), batch=batch.as_subclass(Carrying), refine=refine)
+    for name in ("label", "semantic", "score", "seed", "batch", "point_batch"):
+        assert type(getattr(found, name)) is Tensor
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
+    assert [type(t) for t in found.embedding] == [Tensor, Tensor]
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])

@@ -223,7 +223,7 @@ def separated(g: np.random.Generator, dim: int, objects: int, size: float = 1.0)
     probabilities = 0.4 * g.random((n, 4))
     probabilities[np.arange(n), 1 + of % 3] = 0.5 + 0.5 * g.permutation(n) / n
     nothing = g.random(n) < 0.2
-    probabilities[nothing, 0] = 2.0
+    probabilities[nothing, 0] = 1.0
     rows = g.permutation(n)
     as_tensor = [torch.from_numpy(a[rows]) for a in (positions, mean, log_std, probabilities)]
     return Scene(as_tensor[0], GaussianEmbedding(as_tensor[1], as_tensor[2]), as_tensor[3])

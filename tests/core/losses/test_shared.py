@@ -85,6 +85,11 @@ def test_modules_equal_functions(seed: int) -> None:
         ({"instance": torch.tensor([0.0, 0, 1, 1])}, TypeError, "instance: expected integers"),
         ({"instance": torch.tensor([0, 0, 1, -2])}, ValueError, "got -2"),
         ({"semantic": torch.tensor([1.0, 1, 2, 0])}, TypeError, "semantic: expected integers, got torch.float32"),
+        (
+            {"semantic": torch.tensor([1.0, 1, 2, 0]).numpy()},
+            TypeError,
+            "semantic: expected a torch.Tensor, got ndarray",
+        ),
         ({"semantic": torch.ones(4, dtype=torch.bool)}, TypeError, "semantic: expected integers, got torch.bool"),
         ({"semantic": torch.tensor([1, 1, 2])}, ValueError, r"expected semantic \(4,\) on cpu, got \(3,\) on cpu"),
         ({"semantic": torch.ones(4, dtype=torch.int64, device="meta")}, ValueError, r"got \(4,\) on meta"),

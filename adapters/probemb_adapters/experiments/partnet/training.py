@@ -74,6 +74,7 @@ def train_model(
         options,
         fabric,
         settings=model.settings.stored(),
+        num_classes=len(model.classes) + 1,
         draws=options.epoch_shapes,
         weights=weights,
     )

@@ -40,6 +40,15 @@ def train_model(
     fabric.print(f"\n{model.method}: MinkUNet{options.backbone}, voxels of {100 * chosen(options.voxel_size):g} cm")
     compared = {name: v for name, v in model.settings.stored().items() if name != "setting"}  # fitted afterwards
     folder = options.output / model.method
-    history = train_network(model.network, data, losses, options, fabric, settings=compared, folder=folder)
+    history = train_network(
+        model.network,
+        data,
+        losses,
+        options,
+        fabric,
+        settings=compared,
+        num_classes=len(model.classes) + 1,
+        folder=folder,
+    )
     model.network.eval()
     return history
