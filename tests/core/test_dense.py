@@ -16,20 +16,24 @@ from probemb_lib import (
     DenseOutput,
     DeterministicHead,
     GaussianEmbedding,
+    HeadOutput,
     Instances,
     LearnableMarginHead,
     LearnableMarginLoss,
     ProbabilisticEmbeddingLoss,
     ProbabilisticHead,
+    cluster_tiles,
     dense_targets,
     greedy_cluster,
     label_image,
     margin_cluster,
     object_csv,
     object_table,
+    window_predictor,
 )
 from probemb_lib.convert import grid_positions, pack_dense
 from probemb_lib.labels import PASCAL_VOC, STARDIST, LabelConvention
+from probemb_lib.metrics import match_label_images
 
 
 class Meta(Tensor):
@@ -493,3 +497,108 @@ def test_is_a_tuple_that_travels() -> None:
     again = torch.utils._pytree.tree_unflatten(leaves, spec)
     assert isinstance(again, DenseOutput)
     assert again.shape == (1, 2, 2)
+
+
+# --- windows
+
+
+class Lattice(nn.Module):
+    """By hand: σ² ∇I / I of Gaussian blobs is the way to their centres; a pixel beyond is seen."""
+
+    def __init__(self, layout, spacing, dim: int) -> None:
+        super().__init__()
+        self.layout, self.spacing, self.dim = layout, spacing, dim
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, window: Tensor) -> DenseOutput:
+        self.sizes.append(tuple(window.shape[2:]))
+        axes = window.ndim - 2
+        logs = window[0, 0].log()
+        steps = torch.as_tensor(self.spacing).expand(axes)
+        toward = torch.stack([torch.gradient(logs, dim=a)[0] * 9.0 * steps[a] for a in range(axes)])
+        packed, batch = pack_dense(toward[None], self.layout)
+        mean = grid_positions(window.shape[2:], spacing=self.spacing) + packed
+        mean = nn.functional.pad(mean, (0, self.dim - axes))
+        score = 12 * (window.flatten() - 0.3)
+        output = HeadOutput(
+            GaussianEmbedding(mean, torch.zeros(len(mean), 1)), torch.stack([torch.zeros_like(score), score], 1)
+        )
+        return DenseOutput(output, batch, (1, *window.shape[2:]))
+
+
+def blobs(shape: tuple[int, ...], period: int) -> Tensor:
+    """Gaussian blobs of σ = 3 pixels on a lattice, (1, 1, …)."""
+    away = (grid_positions(shape) + 4) % period - period // 2
+    return torch.exp(-away.square().sum(1) / 18).reshape(1, 1, *shape)
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape", "spacing", "multiple_of", "dim"),
+    [
+        ("BCHW", (50, 61), 1.0, 1, 2),
+        ("BCHW", (50, 61), (0.5, 0.25), 8, 2),
+        ("BCHW", (30, 61), 0.5, (64, 1), 4),
+        ("BCZYX", (14, 32, 40), (2.0, 1.0, 1.0), 4, 3),
+    ],
+)
+def test_windows_find_what_the_whole_image_has(layout, shape, spacing, multiple_of, dim) -> None:
+    image, network = blobs(shape, 15), Lattice(layout, spacing, dim)
+    whole = network(image)
+    expected = greedy_cluster(whole.embedding, whole.probabilities, threshold=0.8, min_points=5)
+    network.sizes.clear()
+    found = cluster_tiles(
+        grid_positions(shape, spacing=spacing),
+        window_predictor(image, network, spacing=spacing, multiple_of=multiple_of),
+        tile_size=10.0,
+        overlap=6.0,
+        axes=range(len(shape)),
+        threshold=0.8,
+        min_points=5,
+    )
+    assert len(network.sizes) > 1
+    multiples = np.broadcast_to(multiple_of, len(shape))
+    assert all(n % m == 0 for size in network.sizes for n, m in zip(size, multiples, strict=True))
+    assert len(found) == len(expected) > 4
+    scores = match_label_images(label_image(found, (1, *shape)), label_image(expected, (1, *shape)), iou_threshold=0.9)
+    assert len(scores.iou) == len(expected)
+    by_center = found.embedding.mean[scores.pred - 1], expected.embedding.mean[scores.true - 1]
+    torch.testing.assert_close(*by_center, rtol=0, atol=2)  # borders of windows count less
+
+
+def test_a_window_beyond_the_image_repeats_its_border() -> None:
+    seen = []
+
+    def network(window: Tensor) -> DenseOutput:
+        seen.append(window)
+        return Lattice("BCHW", 1.0, 2)(window)
+
+    image = torch.arange(1.0, 7.0).reshape(1, 1, 2, 3)
+    embedding, probabilities = window_predictor(image, network, multiple_of=4)(torch.tensor([5, 0]))
+    assert seen[0].tolist() == [[[[1, 2, 3, 3], [4, 5, 6, 6], [4, 5, 6, 6], [4, 5, 6, 6]]]]
+    whole = Lattice("BCHW", 1.0, 2)(seen[0])
+    torch.testing.assert_close(embedding, whole.embedding.select(torch.tensor([6, 0])), rtol=0, atol=0)
+    torch.testing.assert_close(probabilities, whole.probabilities[[6, 0]], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": torch.zeros(2, 1, 4, 4)}, r"image: expected shape \(1, C, H, W\) or \(1, C, Z, Y, X\), got \(2,"),
+        ({"image": torch.zeros(1, 4, 4)}, r"image: expected shape \(1, C, H, W\)"),
+        ({"spacing": 0.0}, "spacing: expected a positive number"),
+        ({"multiple_of": 0}, "multiple_of: expected a number >= 1"),
+        ({"multiple_of": (2, 2, 2)}, "multiple_of: expected a number >= 1, or one for each of 2 axes"),
+    ],
+)
+def test_window_errors(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        window_predictor(**{"image": torch.zeros(1, 1, 4, 4), "network": Lattice("BCHW", 1.0, 2), **arguments})
+
+
+def test_outputs_of_a_window_are_checked() -> None:
+    image, network = torch.ones(1, 1, 4, 4), Lattice("BCHW", 1.0, 2)
+    rows = torch.arange(16)
+    with pytest.raises(TypeError, match="network: expected the DenseOutput of a DenseHead, got HeadOutput"):
+        window_predictor(image, lambda window: network(window).packed)(rows)
+    with pytest.raises(ValueError, match=r"output of shape \(1, 4, 4\), as the window, got \(1, 2, 4\)"):
+        window_predictor(image, lambda window: network(window[..., :2, :]))(rows)
