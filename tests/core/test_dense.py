@@ -244,6 +244,22 @@ def test_learnable_margins_take_the_same_output() -> None:
     assert output.packed.margin.shape == (72, 1)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_as_on_the_cpu() -> None:
+    head = DenseHead.probabilistic(4, num_classes=2, offset_scale=2.0, spacing=0.5).eval()
+    features, masks = torch.randn(2, 4, 12, 10), disks((12, 10), [(3, 3), (8, 6)], 2.0).expand(2, -1, -1)
+    expected = head(features)
+    found = greedy_cluster(expected.embedding, expected.probabilities, batch=expected.batch)
+    output = head.cuda()(features.cuda())
+    torch.testing.assert_close(output.embedding.mean.cpu(), expected.embedding.mean, rtol=1e-3, atol=1e-3)
+    for one, other in zip(dense_targets(masks.cuda(), output.shape), dense_targets(masks, output.shape), strict=True):
+        assert one.is_cuda
+        assert torch.equal(one.cpu(), other)
+    on_gpu = found.to("cuda")
+    assert torch.equal(label_image(on_gpu, output.shape).cpu(), label_image(found, output.shape))
+    assert object_csv(on_gpu, output.shape) == object_csv(found, output.shape)
+
+
 # --- targets
 
 
