@@ -382,7 +382,7 @@ def window_predictor(
     """The ``predict`` of :func:`~probemb_lib.cluster_tiles` for an image or volume too large for the network.
 
     It runs the network on the window around a tile's pixels, and moves the means to where the window lies. Memory is
-    that of one window, and of ``cluster_tiles`` about 60 bytes a pixel of the image, positions included.
+    that of one window, and of ``cluster_tiles`` about 45 bytes a pixel of the image, positions included.
 
     Args:
         image: (1, C, H, W) or (1, C, Z, Y, X), on any device; a window of it at a time is given to the network.
@@ -418,7 +418,12 @@ def window_predictor(
         )
 
     def predict(rows: Tensor) -> tuple[GaussianEmbedding, Tensor]:
-        index = torch.stack(torch.unravel_index(rows, sizes))  # (axes, n)
+        index, rest = (
+            rows.new_empty((len(sizes), len(rows))),
+            rows,
+        )  # torch.unravel_index takes a second to import sympy
+        for axis in reversed(range(len(sizes))):
+            index[axis], rest = rest % sizes[axis], rest.div(sizes[axis], rounding_mode="floor")
         low, high = index.amin(1).tolist(), index.amax(1).tolist()
         wanted = [-(-(b + 1 - a) // m) * m for a, b, m in zip(low, high, multiples, strict=True)]
         first = [max(0, min(a, size - w)) for a, size, w in zip(low, sizes, wanted, strict=True)]
