@@ -480,8 +480,10 @@ def _shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _plain(x: Tensor) -> Tensor:
-    """Without the subclass, whose operators may do more or be slow."""
-    return x.as_subclass(Tensor)
+    """Without a subclass that only carries something along, whose operators may be slow or refuse; those that replace
+    what is computed (fake, distributed) stay."""
+    carries = type(x) is not Tensor and type(x).__torch_dispatch__ is Tensor.__torch_dispatch__
+    return x.as_subclass(Tensor) if carries else x
 
 
 def _is_bool(x: Labels) -> bool:

@@ -174,6 +174,20 @@ def test_subclasses_of_tensors_are_unwrapped() -> None:
     assert Meta.computed < 30  # shapes, dtypes and the unwrapping itself
 
 
+def test_compiles_and_exports_as_a_whole() -> None:
+    """No graph break, and no fake tensor unwrapped; sizes may change."""
+    head = DenseHead.probabilistic(4, num_classes=2, offset_scale=1.0).eval()
+    compiled = torch.compile(head, fullgraph=True, backend="eager")
+    for size in ((2, 4, 6, 5), (3, 4, 9, 7)):
+        features = torch.randn(size)
+        output, expected = compiled(features), head(features)
+        torch.testing.assert_close(output.embedding, expected.embedding)
+        assert output.shape == expected.shape
+    exported = torch.export.export(head, (torch.randn(2, 4, 6, 5),), strict=False).module()
+    features = torch.randn(2, 4, 6, 5)
+    torch.testing.assert_close(exported(features).logits, head(features).logits)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
