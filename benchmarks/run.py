@@ -27,6 +27,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {  # and the packages without which there
     "partnet_ap": (),
     "scannet_ap": (),
     "large_scene": (),
+    "volume": (),
     "pointnet2": ("h5py",),
     "steps": ("h5py", "torch_geometric", "plyfile"),
 }

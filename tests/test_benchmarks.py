@@ -26,6 +26,7 @@ import pytest
 import run
 import scannet_ap
 import torch
+import volume
 from harness import Growth, PeakMemory, Results, Shares, Table, Times
 from paths import PACKAGES, PROJECT
 from problems import blobs, plain_loop
@@ -57,7 +58,7 @@ def call_directly(function: Callable[..., Any], *args: Any) -> Any:
 @pytest.fixture
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new process loads torch, which takes longer than what it would measure here."""
-    for module in (growth, large_scene, losses, partnet_ap):
+    for module in (growth, large_scene, losses, partnet_ap, volume):
         monkeypatch.setattr(module, "in_new_process", call_directly)
 
 
@@ -426,6 +427,23 @@ def test_large_scene() -> None:
     results = large_scene.measure_sizes([1, 2], 1000)
     assert [row["points"] for row in results.numbers["sizes"]] == [1000, 2000]
     assert [len(curve.x) for curve in results.growth] == [2, 2]
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_volume() -> None:
+    """Tiles and the whole find the same blobs; what is too large for the whole is measured in tiles alone."""
+    results = volume.measure_sizes([(8, 40, 40), (16, 90, 40)])
+    sizes = results.numbers["sizes"]
+    assert [row["voxels"] for row in sizes] == [12_800, 57_600]
+    assert all(row["tiled"]["instances"] == row["whole"]["instances"] > 0 for row in sizes)
+    assert [len(curve.x) for curve in results.growth] == [2, 2]
+
+
+def test_the_whole_is_left_out_where_it_is_too_large(monkeypatch: pytest.MonkeyPatch, no_processes: None) -> None:
+    monkeypatch.setattr(volume, "AT_ONCE", 20_000)
+    results = volume.measure_sizes([(8, 40, 40), (16, 90, 40)])
+    assert [list(row) for row in results.numbers["sizes"]] == [["voxels", "tiled", "whole"], ["voxels", "tiled"]]
+    assert [len(curve.x) for curve in results.growth] == [2, 1]
 
 
 def test_pointnet2() -> None:
