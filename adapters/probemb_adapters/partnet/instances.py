@@ -104,7 +104,7 @@ class PartNetInstances(PartNetDataset):
         IndexError: no such item.
 
     Warns:
-        UserWarning: most classes of the level are in no shape, many leaf ids in no record, or shapes that are looked at
+        UserWarning: most leaves are in no part of the level, many leaf ids in no record, or shapes that are looked at
             outside the unit sphere.
     """
 
@@ -126,7 +126,7 @@ class PartNetInstances(PartNetDataset):
         class_of = {path: 1 if class_agnostic else c for c, path in enumerate(part_paths, start=1)}
         names: set[str] = set()
         self._shapes = [shape for path in paths for shape in _read_shapes(path, class_of, num_points, names)]
-        _check_level(level_file(root, category, level), part_paths, names, paths[0].parent)
+        _check_level(level_file(root, category, level), part_paths, names, self._shapes, paths[0].parent)
         _check_sample(paths[0].parent, split, sample_of(self._shapes))
         super().__init__(
             part_paths,
@@ -160,19 +160,23 @@ def _read_shapes(path: Path, class_of: dict[str, int], num_points: int, names: s
     return [_read_record(path, row, record, class_of, names) for row, record in enumerate(records)]
 
 
-def _check_level(level: Path, part_paths: Sequence[str], names: set[str], folder: Path) -> None:
+def _check_level(
+    level: Path, part_paths: Sequence[str], names: set[str], shapes: Sequence[_Shape], folder: Path
+) -> None:
     """A level of other names than the shapes' trains on nothing, and evaluates to 0 or NaN."""
-    absent = [name for name in part_paths if name not in names]
     others = sorted(name for name in names if not any(path.startswith(f"{name}/") for path in part_paths))
-    if len(absent) == len(part_paths) and others:
+    if others and names.isdisjoint(part_paths):
         raise ValueError(
             f"{level} names {_some(part_paths)}, but the parts of the shapes in {folder} are {_some(others)}: no shape "
             "has a part of the level. Is it the file of another category, or from before PartNet's merging?"
         )
-    if len(absent) > 0.5 * len(part_paths):
+    named = sum(len({leaf for _, leaves in shape.parts for leaf in leaves}) for shape in shapes)
+    share = named / max(1, sum(len(shape.leaves) for shape in shapes))
+    if others and share < 0.5:
+        missing = sorted(set(others) - set(part_paths))
         warnings.warn(
-            f"{len(absent)} of the {len(part_paths)} classes of {level} are in no shape of the split in {folder}, "
-            f"{_some(absent)} among them: is it the file of these shapes?",
+            f"{level}: {share:.0%} of the leaves of the shapes in {folder} belong to a part of the level, all else is "
+            f"other; it does not name {_some(missing)}: is it the file of these shapes?",
             stacklevel=3,
         )
 
