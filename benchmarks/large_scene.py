@@ -63,7 +63,7 @@ class Floor(NamedTuple):
         log_std = (0.35 * size).log() + 0.1 * noise[:, 3:6]
         score = (0.95 * (-1.5 * away.square()).exp() + 0.02 * noise[:, 6]).clamp(0.05, 0.999)
         mistaken = nothing & (noise[:, 7] > 2.6)  # one in 200
-        score[nothing] = torch.where(mistaken, 0.3, 0.01)[nothing] + 0.005 * noise[nothing, 6]
+        score[nothing] = (torch.where(mistaken, 0.3, 0.01)[nothing] + 0.005 * noise[nothing, 6]).clamp_min(0)
         probabilities = torch.zeros(len(index), 1 + len(FURNITURE))
         probabilities[:, 0] = torch.where(nothing & ~mistaken, 0.9, 0.04)
         probabilities.scatter_(1, self.kind[of].clamp_min(1)[:, None], score[:, None])
