@@ -95,7 +95,7 @@ class ProbabilisticEmbeddingLoss(nn.Module):
         cloud_terms = [
             dice_of(terms, self.per_instance_dice),
             CloudTerm(score, counted.detach()),
-            entropy_of(log_volumes, terms.points, x.dim, self.entropy_reduction),
+            entropy_of(log_volumes, terms.points, x.mean.shape[1], self.entropy_reduction),
         ]
         if self.bce_weight != 0:
             cloud_terms.append(bce_of(terms, self.per_instance_dice))

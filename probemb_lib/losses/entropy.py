@@ -44,7 +44,7 @@ def entropy_regularizer(
     x = expanded(embedding)
     index = as_index(instance, batch, x.mean)
     total = sum_over_clouds(log_volume(x)[None], index)[0]
-    return mean_over_clouds(entropy_of(total, index.ptr.diff(), x.dim, reduction))[0]
+    return mean_over_clouds(entropy_of(total, index.ptr.diff(), x.mean.shape[1], reduction))[0]
 
 
 def check_reduction(reduction: Reduction) -> None:

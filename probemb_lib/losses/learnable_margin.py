@@ -74,12 +74,13 @@ def learnable_margin(
     votes = x.mean if positions is None else _padded(positions, x.mean)
     members = gather_points(torch.cat([votes, x.log_std], dim=1).T, index.member)  # (2 D or D + 1, M)
     average = (segment_sum(members, index.member_ptr, segment) / index.size).T
-    center, log_std = average[:, : x.dim], average[:, x.dim :]  # (K, D), (K, D or 1)
+    dim = x.mean.shape[1]
+    center, log_std = average[:, :dim], average[:, dim:]  # (K, D), (K, D or 1)
 
     hinge = lovasz_hinge(x.mean, center, log_std.expand_as(center), index)  # (B,)
 
     # The derivative is the same whether the mean is a constant or not.
-    spread = members[x.dim :] - expand_segments(log_std.detach().T, index.member_ptr, segment)
+    spread = members[dim:] - expand_segments(log_std.detach().T, index.member_ptr, segment)
     of_points = (spread / LOG_STD_RATE).square().mean(0)
     of_instances = segment_sum(of_points, index.member_ptr, segment) / index.size
     variance = segment_sum(of_instances, index.instance_ptr, index.batch)  # (B,)
