@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 pytest.importorskip("torch_geometric")
 pytest.importorskip("plyfile")
 
+from paths import PROJECT
 from plyfile import PlyData
 
 from probemb_adapters.cli.main import main
@@ -154,7 +157,7 @@ def test_an_interrupted_training_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(own_run, "train_model", interrupted)
-    assert "stopped; the checkpoint of the last epoch is in" in fails(*arguments)
+    assert "stopped; the last epoch is in" in fails(*arguments)
     assert not (tmp_path / "run" / "model.safetensors").exists()
     monkeypatch.undo()
     assert "has a training already: go on with it by --resume" in fails(*arguments)
@@ -164,10 +167,37 @@ def test_an_interrupted_training_goes_on(
     message = fails(*arguments, "--resume", "--seed", "1")
     assert "is of a training with other settings: " in message
     assert "seed was 0 and is 1" in message
+    assert "clouds was '4 (" in message
+
+
+def test_an_interruption_before_the_first_epoch(plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own_run, "read_labelled", interrupted)
+    assert "stopped; nothing was trained yet" in fails("train", plants, "--output", tmp_path)
 
 
 def test_a_folder_without_a_checkpoint_is_not_resumed(plants: Path, tmp_path: Path) -> None:
     assert "is missing: expected a checkpoint" in fails("train", plants, "--output", tmp_path, *SMALL, "--resume")
+
+
+def test_instances_without_classes_on_a_background(
+    plants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stems are background; nothing is named, and points of the background are left out of what is found."""
+    for file in plants.iterdir():
+        (one,) = read_clouds(file)
+        np.savez(tmp_path / f"{file.stem}.npz", pos=one.pos + np.array([5e5, 5.4e6, 0]), tree_id=one.instance)
+    run, found = tmp_path / "run", tmp_path / "found"
+    main(["train", str(tmp_path), "--output", str(run), "--background", "0", "--paper", *SMALL])
+    made = Model.load(run).settings
+    assert (made.class_values, made.background, made.refine, made.score_loss) == ((), (0,), False, "center-aware")
+    assert "instance labels are tree_id" in capsys.readouterr().out
+    main(["predict", str(run), str(tmp_path / "plant_000.npz"), "--output", str(found), "--accelerator", "cpu"])
+    with np.load(found / "plant_000.npz") as arrays:
+        assert arrays["pos"].max() > 5e6
+        assert set(np.unique(arrays["class"])) <= {-1, 0}
 
 
 # --- checks
@@ -259,8 +289,15 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tyro", None)
+    monkeypatch.setitem(sys.modules, "tyro", None)
     assert 'pip install "probemb-lib[cli]"' in fails("check", "folder")
+
+
+def test_the_command_is_installed() -> None:
+    """As `probemb`, and as a module."""
+    text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'probemb = "probemb_adapters.cli.main:main"' in text
+    assert importlib.import_module("probemb_adapters.cli.__main__").main is main
 
 
 # --- data

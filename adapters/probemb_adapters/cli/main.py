@@ -40,5 +40,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = cli(commands, prog="probemb", description=__doc__, args=arguments)
     try:
         command.run()
-    except (FileNotFoundError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, FloatingPointError) as error:
         raise SystemExit(f"probemb: {error}") from error

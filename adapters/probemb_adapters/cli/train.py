@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from probemb_adapters.cli.labels import Labels
 from probemb_adapters.clouds import Up
 from probemb_adapters.experiments.own_clouds import Options, Preset, run_training
-from probemb_adapters.training import start_fabric
+from probemb_adapters.training import LAST, start_fabric
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ class Train(Labels):
         try:
             print(run_training(self.folder, options, start_fabric(accelerator=self.accelerator)))
         except KeyboardInterrupt as error:
-            raise SystemExit(
-                f"\nprobemb: stopped; the checkpoint of the last epoch is in {self.output}: the same command with "
-                "--resume goes on from there"
-            ) from error
+            kept = (self.output / LAST).exists()
+            way = f"the last epoch is in {self.output}, and the same command with --resume goes on from there"
+            raise SystemExit(f"\nprobemb: stopped; {way if kept else 'nothing was trained yet'}") from error

@@ -68,8 +68,9 @@ def train_model(model: Model, clouds: Sequence[Data], options: Options, fabric: 
             f"about {minutes:.1f} min on this {fabric.device.type}: {options.steps} steps of {options.batch_size} "
             f"clouds x {model.points} points; Ctrl-C stops, --resume goes on"
         )
-    # Of all that was read one number suffices to know the data again.
-    same = {**model.settings.stored(), "seen": zlib.crc32(repr(model.settings.seen).encode())}
+    # Of the many fingerprints one suffices to know the data again, and to be read in a message.
+    same = {name: value for name, value in model.settings.stored().items() if name != "seen"}
+    same["clouds"] = f"{len(model.settings.seen)} ({zlib.crc32(repr(model.settings.seen).encode()):08x})"
     history = train_network(
         model.network,
         data,
