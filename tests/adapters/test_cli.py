@@ -38,6 +38,7 @@ from probemb_adapters.experiments.own_clouds.data import (
 from probemb_adapters.experiments.own_clouds.options import Settings, resolve
 from probemb_adapters.experiments.own_clouds.training import with_lengths
 from probemb_adapters.training import LAST
+from probemb_lib import GaussianEmbedding
 from probemb_shapes.plants import LEAF, STEM, plant, write_plants
 from probemb_shapes.plants import main as plants_main
 
@@ -198,6 +199,8 @@ def test_instances_without_classes_on_a_background(
     with np.load(found / "plant_000.npz") as arrays:
         assert arrays["pos"].max() > 5e6
         assert set(np.unique(arrays["class"])) <= {-1, 0}
+        assert np.abs(arrays["mean"] - arrays["pos"]).max() < 1  # in the frame and the unit of the file
+        np.testing.assert_allclose(arrays["sigma"], np.exp(arrays["log_std"].mean(1)), rtol=1e-6)
 
 
 # --- checks
@@ -360,6 +363,20 @@ def test_the_frame_keeps_digits_and_is_shared() -> None:
     assert (frame.positions(stray)[:-1] - frame.positions(large.pos)).abs().max() < 0.1
     with pytest.raises(ValueError, match="got all points of each at one place"):
         common_unit([replace(small, pos=np.zeros((9, 3)))])
+
+
+def test_embeddings_go_back_to_the_file() -> None:
+    """Means where the points are, each σ on the axis of the file that it belongs to, in the unit of the file."""
+    pos = 7 + 3 * np.random.default_rng(0).random((50, 3))
+    for up, axis in (("x", 0), ("y", 1), ("z", 2)):
+        frame = Frame(up, 2.0)  # type: ignore[arg-type]
+        log_std = torch.zeros(50, 3)
+        log_std[:, 1] = 1  # y is up
+        back = frame.to_file(GaussianEmbedding(frame.positions(pos), log_std), pos)
+        torch.testing.assert_close(back.mean, torch.from_numpy(pos), rtol=0, atol=1e-5)
+        expected = torch.full((50, 3), float(np.log(2)), dtype=torch.float64)
+        expected[:, axis] += 1
+        torch.testing.assert_close(back.log_std, expected)
 
 
 def test_training_clouds_have_equally_many_points() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from torch_geometric.transforms import Compose, RandomRotate
 
 from probemb_adapters.clouds import Array, Cloud, Up, check_digits, read_clouds, y_up
 from probemb_adapters.partnet import EvaluationTargets, upright_augmentation
-from probemb_lib import Finding, check_batch, index_instances
+from probemb_lib import Finding, GaussianEmbedding, check_batch, index_instances
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 
 SPLITS = ("train", "val", "test")
@@ -145,9 +146,13 @@ def findings_of(cloud: Cloud) -> list[Finding]:
 # --- the network's frame
 
 
-def _centred(pos: Array) -> Array:
+def _centre(pos: Array) -> Array:
     low, high = np.percentile(pos, _INSIDE, axis=0)
-    return np.asarray(pos - (low + high) / 2)
+    return np.asarray((low + high) / 2)
+
+
+def _centred(pos: Array) -> Array:
+    return np.asarray(pos - _centre(pos))
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,20 @@ class Frame:
         """(N, 3) as in the file -> (N, 3) float32."""
         check_digits(pos, "positions")
         return torch.from_numpy((y_up(_centred(pos), self.up) / self.unit).astype(np.float32))
+
+    def to_file(self, embedding: GaussianEmbedding, pos: Array) -> GaussianEmbedding:
+        """Gaussians of a cloud that lies at ``pos`` in its file, back in the frame and the unit of the file; float64.
+
+        >>> pos = np.array([[5e6, 1, 2], [5e6, 1, 3]])
+        >>> frame = Frame("z", unit=0.5)
+        >>> x = GaussianEmbedding(frame.positions(pos), torch.zeros(2, 3))
+        >>> bool(torch.allclose(frame.to_file(x, pos).mean, torch.from_numpy(pos)))
+        True
+        """
+        turn = torch.from_numpy(y_up(np.eye(3), self.up).T)
+        mean = embedding.mean.double() @ turn * self.unit + torch.from_numpy(_centre(pos))
+        log_std = embedding.log_std.double().expand(-1, 3) @ turn.abs() + math.log(self.unit)
+        return GaussianEmbedding(mean, log_std)
 
 
 def common_unit(clouds: Sequence[Cloud]) -> float:

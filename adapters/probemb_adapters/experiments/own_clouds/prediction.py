@@ -47,9 +47,9 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
         embedding = embedding.to("cpu").select(row)
         found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])
         colors = (255 * instance_colors(len(found))).astype(np.uint8)
-        write_instances(
-            output / cloud.name, cloud, replace(found, semantic=model.class_numbers(found)), embedding, colors
-        )
+        own = model.frame.to_file(embedding, cloud.pos)
+        named = replace(found, semantic=model.class_numbers(found))
+        write_instances(output / cloud.name, cloud, named, own, colors)
         rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
         shapes.append(ShapeResult(cloud.name, pos, None, found, embedding.log_std, embedding.mean, rgb))
         tqdm.write(f"{cloud.name}: {_counts(model, found.semantic)}")
