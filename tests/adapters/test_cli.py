@@ -23,7 +23,7 @@ from plyfile import PlyData
 
 from probemb_adapters.cli.main import main
 from probemb_adapters.clouds import Cloud, read_clouds
-from probemb_adapters.experiments.own_clouds import Model, Options
+from probemb_adapters.experiments.own_clouds import Model, Options, tiles
 from probemb_adapters.experiments.own_clouds import run as own_run
 from probemb_adapters.experiments.own_clouds.data import (
     Frame,
@@ -37,7 +37,7 @@ from probemb_adapters.experiments.own_clouds.data import (
 )
 from probemb_adapters.experiments.own_clouds.options import Settings, resolve
 from probemb_adapters.experiments.own_clouds.training import with_lengths
-from probemb_adapters.training import LAST
+from probemb_adapters.training import LAST, start_fabric
 from probemb_lib import GaussianEmbedding
 from probemb_shapes.plants import LEAF, STEM, plant, write_plants
 from probemb_shapes.plants import main as plants_main
@@ -139,11 +139,42 @@ def test_prediction_keeps_points_and_properties(trained: Path, plants: Path, tmp
         assert {"height", "instance", "class", "score", "sigma", "mean"} <= set(arrays.files)
 
 
-def test_large_clouds_are_told(trained: Path, plants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (one,) = read_clouds(plants / "plant_001.ply")
-    np.savez(tmp_path / "large.npz", pos=4 * one.pos)
-    main(["predict", str(trained), str(tmp_path / "large.npz"), "--output", str(tmp_path / "found")])
-    assert "times as large as the clouds of the training" in capsys.readouterr().out
+def test_large_clouds_are_cut_into_tiles(
+    trained: Path, plants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bed of plants: every point and property is there, and no instance is smaller than the fitted size."""
+    grown = [read_clouds(plants / f"plant_00{i}.ply")[0] for i in range(4)]
+    pos = np.concatenate([one.pos + np.array([0.4 * i, 0, 0]) for i, one in enumerate(grown)])
+    np.savez(tmp_path / "bed.npz", pos=pos, row=np.arange(len(pos)))
+    main(["predict", str(trained), str(tmp_path / "bed.npz"), "--output", str(tmp_path / "found")])
+    assert "times as large as the clouds of the training, so in tiles" in capsys.readouterr().out
+    with np.load(tmp_path / "found" / "bed.npz") as arrays:
+        label = arrays["instance"]
+        assert np.array_equal(arrays["pos"], pos)
+        assert np.array_equal(arrays["row"], np.arange(len(pos)))
+        assert np.abs(arrays["mean"] - pos).max() < 1
+    assert np.bincount(label[label >= 0]).min() >= Model.load(trained).settings.min_points
+
+
+def test_tiles_are_centred_as_clouds_are(trained: Path, plants: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a tile lies the same is found in it, and the Gaussians lie there."""
+    monkeypatch.setattr(tiles, "_CELL", 100.0)
+    model, fabric = Model.load(trained), start_fabric(accelerator="cpu")
+    pos = model.frame.positions(read_clouds(plants / "plant_001.ply")[0].pos)
+    here, found = tiles.predict_tiles(model, pos + 50, fabric, seed=0)
+    there, again = tiles.predict_tiles(model, pos + 250, fabric, seed=0)
+    assert len(found) == len(again) > 0
+    assert (found.label == again.label).float().mean() > 0.98
+    torch.testing.assert_close(there.mean - 250, here.mean - 50, rtol=0, atol=0.05)
+    assert (here.mean - 50 - pos).abs().max() < 2 * model.settings.offset_scale
+
+
+def test_a_tile_may_have_one_point(trained: Path) -> None:
+    model = Model.load(trained)
+    pos = torch.tensor([[0.1, 0.0, 0.1], [0.2, 0.0, 0.1], [9.1, 5.0, 0.1]])
+    embedding, found = tiles.predict_tiles(model, pos, start_fabric(accelerator="cpu"), seed=0)
+    assert embedding.mean.shape == (3, 3)
+    assert found.label.shape == (3,)
 
 
 def test_an_interrupted_training_goes_on(

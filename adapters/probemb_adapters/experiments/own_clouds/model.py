@@ -59,6 +59,20 @@ class Model:
         return chosen(self.settings.points)
 
     @property
+    def threshold(self) -> float:
+        """That was fitted on validation.
+
+        Raises:
+            ValueError: the model was saved before.
+        """
+        if self.settings.threshold is None:
+            raise ValueError(
+                "expected a model with a threshold, got one whose training ended before it was fitted: "
+                "probemb train FOLDER --output RUN --resume finishes it"
+            )
+        return self.settings.threshold
+
+    @property
     def clustering(self) -> dict[str, Any]:
         """What :func:`~probemb_lib.greedy_cluster` is told beside the threshold and the smallest instance."""
         return {"background": self.background, "refine": self.settings.refine}
@@ -88,20 +102,11 @@ class Model:
         return output.embedding, output.probabilities[:, 1:] if self.background is None else output.probabilities
 
     def cluster(self, embedding: GaussianEmbedding, probabilities: Tensor) -> Instances:
-        """The instances in what :meth:`predict` gives.
-
-        Raises:
-            ValueError: the model was saved before its threshold was fitted.
-        """
-        if self.settings.threshold is None:
-            raise ValueError(
-                "expected a model with a threshold, got one whose training ended before it was fitted: "
-                "probemb train FOLDER --output RUN --resume finishes it"
-            )
+        """The instances in what :meth:`predict` gives, by what was fitted on validation."""
         return greedy_cluster(
             embedding,
             probabilities,
-            threshold=self.settings.threshold,
+            threshold=self.threshold,
             min_points=self.settings.min_points,
             **self.clustering,
         )
