@@ -299,12 +299,13 @@ ROOMS = {  # what each may import of the project beside itself; every room may i
     "training": {"files"},
     "report": {"clouds", "files"},
     "experiments": {"clouds", "files", "networks", "partnet", "report", "scannet", "training"},
+    "cli": {"clouds", "experiments", "passive_threads", "training"},
 }
 
 
 def test_rooms_of_the_adapters() -> None:
-    """Files and clouds at the ground, data sets, networks, training and report beside each other, experiments above;
-    nothing of the demo data's makers."""
+    """Files and clouds at the ground, data sets, networks, training and report beside each other, experiments above,
+    the command on top; nothing of the demo data's makers."""
     rooms = {path.stem for path in ADAPTERS.iterdir() if not path.name.startswith("_") and path.suffix in ("", ".py")}
     assert rooms == set(ROOMS)
     for room, allowed in ROOMS.items():

@@ -4,7 +4,7 @@
 or family; `write` puts what was found beside; `digits` keeps positions from losing their digits in float32.
 """
 
-from probemb_adapters.clouds.cloud import Array, Cloud, Up, nearest, unit_sphere
+from probemb_adapters.clouds.cloud import Array, Cloud, Up, nearest, unit_sphere, y_up
 from probemb_adapters.clouds.digits import check_digits, far_offset
 from probemb_adapters.clouds.read import POSITION_NAMES, cloud_files, read_clouds
 from probemb_adapters.clouds.write import write_instances
@@ -21,4 +21,5 @@ __all__ = [
     "read_clouds",
     "unit_sphere",
     "write_instances",
+    "y_up",
 ]

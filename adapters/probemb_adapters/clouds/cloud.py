@@ -69,6 +69,15 @@ class Cloud:
     layout: Any = field(default=None, repr=False)
 
 
+def y_up(pos: Array, up: Up) -> Array:
+    """Positions (N, 3) turned so that the axis ``up`` becomes y, without mirroring.
+
+    >>> y_up(np.array([[1, 2, 3]]), "z").tolist()
+    [[1, 3, -2]]
+    """
+    return pos @ _TO_Y_UP[up].T
+
+
 def unit_sphere(pos: Array, up: Up = "y") -> Array:
     """PartNet's frame: centred on the bounding box, the farthest point at distance 1, y up. (N, 3) -> (N, 3) float32.
 
@@ -80,7 +89,7 @@ def unit_sphere(pos: Array, up: Up = "y") -> Array:
            [ 0.,  1.,  0.]], dtype=float32)
     """
     check_digits(pos, "unit_sphere")
-    x = pos.astype(np.float64) @ _TO_Y_UP[up].T
+    x = y_up(pos.astype(np.float64), up)
     x = x - (x.min(0) + x.max(0)) / 2
     with np.errstate(over="ignore"):
         radius = np.linalg.norm(x, axis=1).max()

@@ -143,6 +143,8 @@ def _value(name: str, value: Any, hint: Any) -> Any:
             return value
         if get_origin(option) is Literal and value in get_args(option):
             return value
+        if get_origin(option) is tuple and isinstance(value, list | tuple) and get_args(option)[1:] == (...,):
+            return tuple(_value(name, item, get_args(option)[0]) for item in value)
         if get_origin(option) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(option)):
             return tuple(_value(name, item, part) for item, part in zip(value, get_args(option), strict=True))
         if option is Path and isinstance(value, str):

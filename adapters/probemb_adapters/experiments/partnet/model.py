@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -14,15 +14,30 @@ from torch_geometric.data import Data
 
 from probemb_adapters.experiments.partnet.options import Options, Settings, resolve
 from probemb_adapters.experiments.run import load_model, save_model
-from probemb_adapters.experiments.variants import DETERMINISTIC, HEADS
+from probemb_adapters.experiments.variants import DETERMINISTIC, HEADS, Embedding
 from probemb_adapters.networks.pointnet2 import PointNet2, local_covariance
 from probemb_lib import GaussianEmbedding, HeadOutput, Instances, greedy_cluster
+
+
+class NetworkSettings(Protocol):
+    """What of an experiment's settings the network is built from."""
+
+    @property
+    def width(self) -> float: ...
+    @property
+    def local_geometry(self) -> bool: ...
+    @property
+    def embedding(self) -> Embedding: ...
+    @property
+    def offset_scale(self) -> float: ...
+    @property
+    def initial_std(self) -> float | None: ...
 
 
 class Network(nn.Module):
     """PointNet++ features into the head."""
 
-    def __init__(self, num_classes: int, settings: Settings) -> None:
+    def __init__(self, num_classes: int, settings: NetworkSettings) -> None:
         super().__init__()
         self.local_geometry = settings.local_geometry
         self.backbone = PointNet2(in_channels=6 if self.local_geometry else 0, width=settings.width)

@@ -1,0 +1,17 @@
+"""What labelled files are asked for, by the commands that read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Which properties of the points are labels."""
+
+    instance: str | None = None
+    """property with the instance of each point; by default the first usual name, such as instance, tree_id, label"""
+    semantic: str | None = None
+    """property with the class of each point; by default the first usual name, such as semantic, class"""
+    background: tuple[int, ...] = ()
+    """values of the instance property that mean no instance, as 0 often does; -1 always does, -100 is not labelled"""

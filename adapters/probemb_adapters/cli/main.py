@@ -1,0 +1,44 @@
+"""Instances in point clouds, from files to files.
+
+probemb train labelled/ --output run
+probemb predict run scans/ --output found
+probemb evaluate run labelled/
+probemb check labelled/
+"""
+
+from __future__ import annotations
+
+import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
+
+# isort: split
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error of the user's files is one line, not a traceback."""
+    try:
+        from tyro import cli
+        from tyro.conf import subcommand
+
+        from probemb_adapters.cli.check import Check
+        from probemb_adapters.cli.evaluate import Evaluate
+        from probemb_adapters.cli.predict import Predict
+        from probemb_adapters.cli.train import Train
+        from probemb_adapters.experiments.run import print_any_name
+    except ImportError as error:
+        raise SystemExit(f'probemb: {error}; all that the command needs: pip install "probemb-lib[cli]"') from error
+
+    print_any_name()
+    commands: Any = (
+        Annotated[Train, subcommand("train")]
+        | Annotated[Predict, subcommand("predict")]
+        | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Check, subcommand("check")]
+    )
+    command = cli(commands, prog="probemb", description=__doc__, args=arguments)
+    try:
+        command.run()
+    except (OSError, ValueError, ImportError, FloatingPointError) as error:
+        raise SystemExit(f"probemb: {error}") from error

@@ -1,0 +1,69 @@
+"""`probemb train`: from a folder of labelled clouds to a model and its average precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from probemb_adapters.cli.labels import Labels
+from probemb_adapters.clouds import Up
+from probemb_adapters.experiments.own_clouds import Options, Preset, run_training
+from probemb_adapters.training import LAST, start_fabric
+
+
+@dataclass(frozen=True)
+class Train(Labels):
+    """Train on a folder of labelled clouds of any format; write a model, numbers and a page to look at.
+
+    The clouds are split by file, or by subfolders train, val and test.
+    """
+
+    folder: Positional[Path]
+    """of labelled clouds"""
+    output: Path
+    """folder for the model, metrics.json, report.html and the checkpoint"""
+    up: Up = "z"
+    """axis that points up"""
+    preset: Preset = "quick"
+    """quick: minutes on two cores; full: about an hour on a GPU"""
+    resume: bool = False
+    """go on from the last checkpoint in the output folder"""
+    paper: bool = False
+    """cluster as the paper does, without refinement"""
+    steps: int | None = None
+    """of the optimizer; by default the preset's, as the next two"""
+    points: int | None = None
+    """of a cloud that the network sees"""
+    batch_size: int | None = None
+    """clouds a step"""
+    seed: int = 0
+    """of the split and of everything random"""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute"""
+
+    def run(self) -> None:
+        """Train, and print the table."""
+        options = Options(
+            instance=self.instance,
+            semantic=self.semantic,
+            background=self.background,
+            up=self.up,
+            preset=self.preset,
+            output=self.output,
+            resume=self.resume,
+            refine=not self.paper,
+            steps=self.steps,
+            points=self.points,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            accelerator=self.accelerator,
+        )
+        try:
+            print(run_training(self.folder, options, start_fabric(accelerator=self.accelerator)))
+        except KeyboardInterrupt as error:
+            kept = (self.output / LAST).exists()
+            way = f"the last epoch is in {self.output}, and the same command with --resume goes on from there"
+            raise SystemExit(f"\nprobemb: stopped; {way if kept else 'nothing was trained yet'}") from error

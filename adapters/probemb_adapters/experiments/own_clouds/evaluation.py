@@ -1,0 +1,140 @@
+"""Average precision on anybody's clouds, and what is fitted on validation: the threshold and the smallest instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from probemb_adapters.experiments.own_clouds.data import TestClouds
+from probemb_adapters.experiments.own_clouds.model import Model
+from probemb_adapters.experiments.own_clouds.options import Options
+from probemb_adapters.experiments.partnet import Evaluation, score
+from probemb_adapters.experiments.run import write_metrics, write_results
+from probemb_adapters.partnet import EvaluationTargets
+from probemb_adapters.report import Row, Section, Table, fit_chart, loss_chart, precision_recall_charts
+from probemb_adapters.report.pictures import ShapeResult
+from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshold, greedy_cluster
+from probemb_lib.clustering.fit import DEFAULT_GRID, best_of
+from probemb_lib.metrics import PartNetAP
+
+_SIZES = (200, 100, 50, 20, 10, 5, 2, 1)  # in points: of equal AP, the first
+_CRUMB = 0.5  # of the smallest true instance: anything larger might be one
+
+
+def fit_model(model: Model, clouds: TestClouds, fabric: Fabric) -> tuple[Model, ThresholdFit]:
+    """The model with τ and the smallest instance that have the best mAP at IoU 0.5 on validation."""
+    outputs = _outputs(model, clouds, "validation", fabric)
+
+    def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
+        return float(_score(model, found, targets, fabric).part_map()[1])
+
+    fit = fit_threshold(outputs, clouds.targets, mean_ap, DEFAULT_GRID, **model.clustering)
+    found = [greedy_cluster(*output, threshold=fit.threshold, **model.clustering) for output in outputs]
+    smallest = min(int(t.gt_instance[t.gt_instance >= 0].bincount().min()) for t in clouds.targets if len(t[1]))
+    grid = [size for size in _SIZES if size <= max(1, _CRUMB * smallest)]
+    metrics = (mean_ap([f.keep(f.size >= size) for f in found], clouds.targets) for size in grid)
+    return model.fitted(fit.threshold, best_of(grid, metrics, "size")[0]), fit
+
+
+def evaluate_model(model: Model, clouds: TestClouds, fabric: Fabric, fit: ThresholdFit | None = None) -> Evaluation:
+    """Average precision of a fitted model, and what it found."""
+    outputs = _outputs(model, clouds, "test", fabric)
+    found = [model.cluster(*output) for output in outputs]
+    shapes = [
+        ShapeResult(
+            name=name,
+            pos=cloud.pos,
+            truth=target.gt_instance,
+            found=instances.to("cpu"),
+            log_std=embedding.log_std.cpu(),
+            mean=embedding.mean.cpu(),
+            truth_classes=target.gt_classes + model.first_class,
+        )
+        for name, cloud, target, instances, (embedding, _) in zip(
+            clouds.names, clouds.clouds, clouds.targets, found, outputs, strict=True
+        )
+    ]
+    settings = model.settings
+    return Evaluation(
+        "probemb",
+        _score(model, found, clouds.targets, fabric),
+        {"threshold": settings.threshold, "min_points": settings.min_points, "refine": settings.refine},
+        {} if fit is None else dict(zip(map(str, fit.grid), fit.metrics, strict=True)),
+        fit,
+        shapes,
+    )
+
+
+def write_evaluation(
+    model: Model,
+    evaluation: Evaluation,
+    options: Options,
+    text: str,
+    history: Sequence[dict[str, float]] = (),
+) -> str:
+    """metrics.json, metrics.csv, the page and the picture into the output folder; what to print."""
+    ious = evaluation.metric.iou_thresholds
+    numbers = {row.name: list(row.values) for row in ap_table(model, evaluation).rows}
+    metrics = {
+        "clouds": [shape.name for shape in evaluation.shapes],
+        "iou_thresholds": ious,
+        "ap_percent": {name: values[1:] for name, values in numbers.items()},
+        "instances": {name: values[0] for name, values in numbers.items()},
+        "parameters": evaluation.parameters,
+        "validation_ap_at_0.5": evaluation.validation,
+        "training": list(history),
+    }
+    lines: list[Sequence[Any]] = [("class", "instances", *(f"AP@{iou:g}" for iou in ious))]
+    lines += [(name, *values) for name, values in numbers.items()]
+    write_metrics(options.output, metrics, options, lines)
+    charts = precision_recall_charts({evaluation.name: evaluation.metric}, model.classes)
+    charts += [fit_chart(evaluation.fit)] if evaluation.fit is not None else []
+    charts += [loss_chart([epoch["loss"] for epoch in history])] if history else []
+    every = max(1, -(-len(evaluation.shapes) // options.report_shapes))
+    page = Section(
+        "Clouds that the network has not seen",
+        text,
+        evaluation.shapes[::every],
+        [ap_table(model, evaluation)],
+        charts,
+        model.columns,
+        noun="instance",
+        item="cloud",
+    )
+    return write_results("Instances found in your clouds", [page], options)
+
+
+def ap_table(model: Model, evaluation: Evaluation) -> Table:
+    """Classes × IoU thresholds, the mean over them first."""
+    result, ious = evaluation.metric.compute(), evaluation.metric.iou_thresholds
+    counts = result["class_gt_count"].tolist()
+    rows = [Row("mean", [sum(counts), *(100 * result["part_map"]).tolist()])]
+    if len(model.classes) > 1:
+        rows += [
+            Row(name, [counts[c], *(100 * result["class_ap"][:, c]).tolist()])
+            for c, name in enumerate(model.classes)
+            if result["class_valid"][c]
+        ]
+    return Table(
+        f"Average precision, per cent, {len(evaluation.shapes)} clouds",
+        ["instances", *(f"AP @{iou:g}" for iou in ious)],
+        rows,
+    )
+
+
+def _outputs(model: Model, clouds: TestClouds, what: str, fabric: Fabric) -> list[tuple[GaussianEmbedding, Tensor]]:
+    return [model.predict(cloud.pos, fabric) for cloud in tqdm(clouds.clouds, desc=what, unit="cloud")]
+
+
+def _score(model: Model, found: Sequence[Instances], targets: Sequence[EvaluationTargets], fabric: Fabric) -> PartNetAP:
+    """The metric; what lies mostly on points that nobody labelled is neither right nor false."""
+    kept = []
+    for instances, target in zip(found, targets, strict=True):
+        of = instances.label.cpu()[~target.other]
+        labelled = of[of >= 0].bincount(minlength=len(instances)).to(instances.size)
+        kept.append(instances.keep(2 * labelled >= instances.size))
+    return score(kept, targets, len(model.classes), model.first_class, fabric)

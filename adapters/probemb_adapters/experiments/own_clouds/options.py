@@ -1,0 +1,99 @@
+"""The settings and options of a training on anybody's clouds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from probemb_adapters.clouds import Up
+from probemb_adapters.experiments.variants import Embedding, ScoreLossName
+from probemb_adapters.training.options import RunOptions, TrainingSettings, with_defaults
+
+Preset = Literal["quick", "full"]
+
+PRESETS: dict[Preset, dict[str, int]] = {
+    "quick": {"steps": 400, "batch_size": 4, "points": 2_048, "workers": 0},
+    "full": {"steps": 30_000, "batch_size": 16, "points": 10_000, "workers": 4},
+}
+"""Minutes on two cores; about an hour on a GPU."""
+
+_STEPS = 20  # of which the learning rate rises in the first tenth
+_POINTS = 16
+
+
+@dataclass(frozen=True)
+class Settings(TrainingSettings):
+    """What a model was made with, and what its clouds are like; None is chosen for the data."""
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("unit", "up", "points", "offset_scale", "initial_std", "score_loss")
+
+    # --- the files
+    instance: str | None = None
+    """property with the instance of each point; by default the first usual name"""
+    semantic: str | None = None
+    """property with the class of each point; by default the first usual name"""
+    background: tuple[int, ...] = ()
+    """values of the instance property that mean no instance"""
+    up: Up = "z"
+    """axis of the files that points up"""
+    # --- the data
+    class_values: tuple[int, ...] = ()
+    """classes as the files number them; none: instances are found without naming them"""
+    unit: float = 1.0
+    """length in the files that is 1 for the network: all clouds share it"""
+    seen: tuple[int, ...] = ()
+    """fingerprints of the clouds of training and validation"""
+    # --- training
+    steps: int | None = None
+    """of the optimizer"""
+    points: int | None = None
+    """of a cloud, drawn anew each time it is read"""
+    learning_rate: float = 1e-3
+    width: float = 1.0
+    local_geometry: bool = False
+    embedding: Embedding = "probabilistic"
+    offset_scale: float = 1.0
+    initial_std: float | None = None
+    score_loss: ScoreLossName | None = None
+    # --- clustering
+    refine: bool = True
+    """let the members of each found instance decide which points, class and score it has; the paper does not"""
+    threshold: float | None = None
+    """fitted on validation, as is the next"""
+    min_points: int = 1
+    """smaller instances are dropped"""
+
+
+@dataclass(frozen=True)
+class Options(Settings, RunOptions):
+    """Settings, where to compute and what to do."""
+
+    preset: Preset = "quick"
+    output: Path = Path("runs/own_clouds")
+
+
+def resolve(options: Options, clouds: int, most_points: int) -> Options:
+    """Fill in what the preset and the data decide: ``clouds`` to train on, ``most_points`` of one of them.
+
+    >>> options = resolve(Options(), clouds=10, most_points=1_500)
+    >>> options.points, options.batch_size, options.epochs
+    (1500, 4, 16)
+    """
+    options = with_defaults(options, {**PRESETS[options.preset], "schedule": "one-cycle"})
+    if options.steps is None or options.batch_size is None or options.points is None:
+        raise TypeError("expected steps, batch_size and points in the preset")  # for the type checker
+    least = (options.steps, _STEPS), (options.batch_size, 1), (options.points, _POINTS)
+    if any(value < limit for value, limit in least):
+        raise ValueError(
+            f"expected at least {_STEPS} steps, a batch of 1 and {_POINTS} points, got {options.steps}, "
+            f"{options.batch_size} and {options.points}"
+        )
+    epochs = max(1, round(options.steps / steps_of_epoch(options, clouds)))
+    return replace(options, points=min(options.points, most_points), epochs=epochs)
+
+
+def steps_of_epoch(options: Options, clouds: int) -> int:
+    """Each cloud once at least, and not so few that time goes into checkpoints."""
+    size, steps = options.batch_size or 1, options.steps or 1
+    return min(steps, max(25, -(-clouds // size)))

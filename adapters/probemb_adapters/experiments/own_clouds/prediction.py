@@ -1,0 +1,71 @@
+"""Anybody's clouds, segmented by a model of a file: nothing is to be said but where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from probemb_adapters.clouds import nearest, write_instances
+from probemb_adapters.experiments.own_clouds.data import draw_order, fingerprint
+from probemb_adapters.experiments.own_clouds.model import Model
+from probemb_adapters.experiments.own_clouds.tiles import LARGE, predict_tiles
+from probemb_adapters.experiments.run import clouds_to_predict
+from probemb_adapters.report import Section, write_report
+from probemb_adapters.report.pictures import ShapeResult, instance_colors
+from probemb_adapters.training.options import RunOptions
+from probemb_lib import GaussianEmbedding, Instances
+
+
+def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fabric, *, shown: int = 30) -> str:
+    """Segment the clouds of files and folders; results lie in ``output`` under the names of the files.
+
+    The network sees as many points of a cloud as in training; the others take what their nearest neighbour has. Clouds
+    much larger than those of the training are cut into tiles.
+
+    Returns:
+        What to print: where they are.
+    """
+    clouds = clouds_to_predict(RunOptions(predict=tuple(files)))
+    shapes = []
+    for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
+        pos = model.frame.positions(cloud.pos)
+        radius = float(pos.norm(dim=1).max())
+        if radius > LARGE:
+            tqdm.write(f"{cloud.name}: {radius:.1f} times as large as the clouds of the training, so in tiles")
+            embedding, found = predict_tiles(model, pos, fabric, fingerprint(cloud))
+        else:
+            embedding, found = _predict_whole(model, pos, fabric, fingerprint(cloud))
+        colors = (255 * instance_colors(len(found))).astype(np.uint8)
+        own = model.frame.to_file(embedding, cloud.pos)
+        named = replace(found, semantic=model.class_numbers(found))
+        write_instances(output / cloud.name, cloud, named, own, colors)
+        rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
+        shapes.append(ShapeResult(cloud.name, pos, None, found, embedding.log_std, embedding.mean, rgb))
+        tqdm.write(f"{cloud.name}: {_counts(model, found.semantic)}")
+    every = max(1, -(-len(shapes) // shown))
+    part = Section("Predicted clouds", shapes=shapes[::every], classes=model.columns, noun="instance", item="cloud")
+    page = write_report(output / "report.html", "Instances found in your clouds", [part])
+    return f"\nresults  {output}/*.npz, *.ply and in the format of each file\nreport   {page}"
+
+
+def _predict_whole(model: Model, pos: Tensor, fabric: Fabric, seed: int) -> tuple[GaussianEmbedding, Instances]:
+    order = draw_order(len(pos), model.points, seed)
+    embedding, probabilities = model.predict(pos[order], fabric)
+    found = model.cluster(embedding, probabilities).to("cpu")
+    row = torch.from_numpy(nearest(pos.numpy(), pos[order].numpy()))
+    found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])
+    return embedding.to("cpu").select(row), found
+
+
+def _counts(model: Model, semantic: Tensor) -> str:
+    """Such as `7 instances: 6 of class 2, 1 of class 1`."""
+    counts = semantic.bincount(minlength=len(model.columns)).tolist()
+    each = [f"{n} of {name}" for n, name in sorted(zip(counts, model.columns, strict=True), reverse=True) if n]
+    return f"{len(semantic)} instances" + (f": {', '.join(each)}" if len(model.classes) > 1 and each else "")

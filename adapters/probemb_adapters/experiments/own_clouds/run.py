@@ -1,0 +1,144 @@
+"""The four things the command `probemb` does, from folders to what it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from probemb_adapters.clouds import Cloud
+from probemb_adapters.experiments.own_clouds.data import (
+    SPLITS,
+    TestClouds,
+    check_classes,
+    class_values,
+    common_unit,
+    findings_of,
+    fingerprint,
+    labelled_data,
+    notes_of,
+    read_labelled,
+    split_clouds,
+)
+from probemb_adapters.experiments.own_clouds.evaluation import ap_table, evaluate_model, fit_model, write_evaluation
+from probemb_adapters.experiments.own_clouds.model import FILE, Model
+from probemb_adapters.experiments.own_clouds.options import Options, resolve
+from probemb_adapters.experiments.own_clouds.training import new_model, train_model, with_lengths
+from probemb_adapters.report.tables import table_text
+from probemb_adapters.training import LAST
+
+_LINES = 10  # of findings that a training prints
+
+
+def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
+    """Train on the clouds of a folder, fit, test; model, numbers and page are in the output folder.
+
+    Returns:
+        What to print: the table, and where the files are.
+
+    Raises:
+        FileNotFoundError, ValueError: the message says what was expected of the folder, what came and what to do.
+    """
+    if not options.resume and (options.output / LAST).exists():
+        raise ValueError(
+            f"{options.output} has a training already: go on with it by --resume, or take another --output"
+        )
+    clouds = read_labelled(folder, options.instance, options.semantic, options.background)
+    fabric.print(*notes_of(clouds), sep="\n")
+    split = split_clouds(folder, clouds, options.seed)
+    fabric.print(", ".join(f"{name} {len(split[name])}" for name in SPLITS) + " clouds")
+    for name in SPLITS:
+        if not any((cloud.instance >= 0).any() for cloud in split[name] if cloud.instance is not None):
+            raise ValueError(
+                f"{folder}: expected instances in the clouds of {name}, got none in "
+                f"{', '.join(c.name for c in split[name][:5])}: all points are unlabelled or background"
+            )
+    _print_findings(split["train"], fabric)
+    known = class_values(split["train"])
+    way = "no cloud to train on has them; sort the clouds into subfolders train, val and test, or label more"
+    check_classes(known, [*split["val"], *split["test"]], way)
+
+    options = replace(
+        options,
+        class_values=known,
+        unit=common_unit(split["train"]),
+        seen=tuple(fingerprint(cloud) for name in ("train", "val") for cloud in split[name]),
+    )
+    options = resolve(options, len(split["train"]), max(len(cloud.pos) for cloud in split["train"]))
+    model = new_model(options, fabric)
+    data = [labelled_data(cloud, model.frame, known) for cloud in split["train"]]
+    options = with_lengths(options, data)
+    model = new_model(options, fabric)
+    fabric.print(
+        f"{len(model.classes)} classes; a length of {options.unit:g} is 1 for the network, offset_scale "
+        f"{options.offset_scale:g}, initial_std {options.initial_std:g}"
+    )
+    history = train_model(model, data, options, fabric)
+    model.save(options.output / FILE)  # before an evaluation that may fail; what is fitted comes with that
+
+    model, fit = fit_model(model, TestClouds(split["val"], model.frame, known, model.points), fabric)
+    model.save(options.output / FILE)
+    test = TestClouds(split["test"], model.frame, known, model.points)
+    text = (
+        f"Trained on {len(data)} clouds for {options.steps} steps on {fabric.device.type}; threshold {fit.threshold:g} "
+        f"and smallest instance, {model.settings.min_points} points, fitted on {len(split['val'])} others."
+    )
+    printed = write_evaluation(model, evaluate_model(model, test, fabric, fit), options, text, history)
+    return f"{printed}\nmodel    {options.output / FILE}"
+
+
+def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric) -> str:
+    """Test a model on the labelled clouds of a folder, without those that it was trained or fitted on.
+
+    Returns:
+        What to print: the table, and where the page is if there is an output folder.
+    """
+    model = Model.load(path)
+    made = model.settings
+    clouds = read_labelled(folder, made.instance, made.semantic, made.background)
+    check_classes(made.class_values, clouds, "the model does not know them")
+    unseen = [cloud for cloud in clouds if fingerprint(cloud) not in set(made.seen)]
+    if unseen and len(unseen) < len(clouds):
+        fabric.print(f"{len(clouds) - len(unseen)} of {len(clouds)} clouds left out: the model has seen them")
+    elif not unseen:
+        fabric.print("the model was trained or fitted on all of these clouds: expect less on others")
+    test = TestClouds(unseen or clouds, model.frame, made.class_values, model.points)
+    evaluation = evaluate_model(model, test, fabric)
+    if output is None:
+        return "\n" + table_text(ap_table(model, evaluation))
+    options = Options(**{**made.__dict__, "output": output})
+    return write_evaluation(model, evaluation, options, f"Model: {path}.")
+
+
+def run_check(folder: Path, instance: str | None, semantic: str | None, background: Sequence[int]) -> tuple[str, bool]:
+    """The usual mix-ups in each cloud of a folder, a line a finding.
+
+    Returns:
+        What to print, and whether a finding is an error.
+    """
+    clouds = read_labelled(folder, instance, semantic, background)
+    found = [(cloud, finding) for cloud in clouds for finding in findings_of(cloud)]
+    lines = [*notes_of(clouds), *(f"{cloud.name}: {finding}" for cloud, finding in found)]
+    classes = class_values(clouds)
+    told = f"classes {', '.join(map(str, classes))}" if classes else "no classes"
+    lines.append(f"{len(clouds)} clouds, {told}, {len(found)} findings")
+    return "\n".join(lines), any(finding.level == "error" for _, finding in found)
+
+
+def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
+    """Print the findings in the training clouds.
+
+    Raises:
+        ValueError: one is an error.
+    """
+    found = [(cloud, finding) for cloud in clouds for finding in findings_of(cloud)]
+    lines = [f"{cloud.name}: {finding}" for cloud, finding in found]
+    if len(lines) > _LINES:
+        lines = [*lines[:_LINES], f"{len(lines) - _LINES} more: probemb check lists them"]
+    fabric.print(*lines, sep="\n", end="\n" if lines else "")
+    wrong = [(cloud, finding) for cloud, finding in found if finding.level == "error"]
+    if wrong:
+        cloud, finding = wrong[0]
+        raise ValueError(f"{cloud.name}: {finding.message}")
