@@ -6,6 +6,7 @@ Every point is a Gaussian, similarity is the Bhattacharyya kernel, and a greedy 
 from probemb_lib import convert, functional, labels, metrics
 from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
 from probemb_lib.clustering import ThresholdFit, cluster_tiles, fit_threshold, greedy_cluster, refine_instances
+from probemb_lib.dense import DenseHead, DenseOutput, dense_targets, label_image, object_csv, object_table
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.head import DeterministicHead, HeadOutput, ProbabilisticHead
 from probemb_lib.instances import Instances
@@ -25,6 +26,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CenterAwareLoss",
+    "DenseHead",
+    "DenseOutput",
     "DeterministicHead",
     "EntropyRegularizer",
     "GaussianEmbedding",
@@ -47,14 +50,18 @@ __all__ = [
     "cluster_tiles",
     "convert",
     "cosine_similarity",
+    "dense_targets",
     "fit_threshold",
     "functional",
     "greedy_cluster",
     "index_instances",
+    "label_image",
     "labels",
     "log_bhattacharyya",
     "log_bhattacharyya_paired",
     "margin_cluster",
     "metrics",
+    "object_csv",
+    "object_table",
     "refine_instances",
 ]

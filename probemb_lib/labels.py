@@ -149,6 +149,10 @@ STARDIST = LabelConvention(no_instance=(0,), ignored_instance=(-1,), ignored_sem
 """StarDist 0.9: label images, 0 is background (README.md); −1, new in 0.9, marks pixels that nobody annotated
 (stardist/stardist issue 300)."""
 
+PASCAL_VOC = LabelConvention(no_instance=(0,), ignored_instance=(255,), ignored_semantic=(255,))
+"""Pascal VOC 2012: SegmentationObject and SegmentationClass, 0 is background, 255 the void at the borders of objects
+(VOC2012 development kit, section 2.2). Any label image of at most 254 objects with 255 for what nobody annotated."""
+
 CITYSCAPES = LabelConvention(
     no_instance=(-1,),
     ignored_instance=(),

@@ -28,6 +28,8 @@ CORE_DEPENDENCIES = {"torch", "numpy", "scipy"}
 
 PUBLIC = [
     "CenterAwareLoss",
+    "DenseHead",
+    "DenseOutput",
     "DeterministicHead",
     "EntropyRegularizer",
     "GaussianEmbedding",
@@ -50,15 +52,19 @@ PUBLIC = [
     "cluster_tiles",
     "convert",
     "cosine_similarity",
+    "dense_targets",
     "fit_threshold",
     "functional",
     "greedy_cluster",
     "index_instances",
+    "label_image",
     "labels",
     "log_bhattacharyya",
     "log_bhattacharyya_paired",
     "margin_cluster",
     "metrics",
+    "object_csv",
+    "object_table",
     "refine_instances",
 ]
 FUNCTIONAL = [
@@ -206,6 +212,7 @@ def test_direction_of_imports() -> None:
         "probemb_lib._tile_compiled": 1,
         "probemb_lib.similarity_sums": 2,
         "probemb_lib.margin.lovasz": 2,
+        "probemb_lib.dense": 2,
         "probemb_lib.losses": 3,
         "probemb_lib.clustering.refine": 2,
         "probemb_lib.clustering.greedy": 3,
