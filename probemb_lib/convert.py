@@ -255,7 +255,7 @@ def pack_dense(x: Tensor, layout: Layout, mask: Tensor | None = None) -> tuple[T
     shape = tuple(x.shape[: len(layout.replace("C", ""))])  # without C
     packed = x.flatten(0, len(shape) - 1)
     clouds = torch.arange(shape[0], device=x.device)
-    batch = clouds.view(-1, *[1] * (len(shape) - 1)).expand(shape).flatten()
+    batch = clouds.view(-1, *[1] * (len(shape) - 1)).expand(shape).flatten().contiguous()  # one cloud: a view
     if mask is None:
         return packed, batch
     _check_mask(mask, shape, layout)

@@ -431,3 +431,51 @@ def draw_problem(
     if num_clouds > 2:
         batch[batch == 1] = 0  # a cloud without points
     return Problem(mean, log_std, logits, instance.astype(np.int64), semantic.astype(np.int64), batch.astype(np.int64))
+
+
+# --- label images
+
+
+def best_matching(iou: dict[tuple[int, int], float]) -> tuple[int, float]:
+    """Of all ways to pair each true object with at most one predicted one of these candidates, and the other way round:
+    the most pairs, then the greatest sum of IoU. Tries every way."""
+    if not iou:
+        return 0, 0.0
+    true = min(a for a, _ in iou)
+    rest = {pair: value for pair, value in iou.items() if pair[0] != true}
+    best = best_matching(rest)  # without this one
+    for (a, b), value in iou.items():
+        if a == true:
+            count, total = best_matching({pair: v for pair, v in rest.items() if pair[1] != b})
+            best = max(best, (count + 1, total + value))
+    return best
+
+
+def label_image_counts(
+    pred: Labels, true: Labels, threshold: float, ignored: NDArray[np.bool_] | None = None, *, strict: bool = False
+) -> tuple[int, int, int, float]:
+    """TP, FP, FN and the sum of IoU of one image: sets of pixels, every matching tried."""
+    hidden = set() if ignored is None else set(np.flatnonzero(ignored).tolist())
+
+    def objects(image: Labels) -> dict[int, set[int]]:
+        found: dict[int, set[int]] = {}
+        for pixel, number in enumerate(np.ravel(image).tolist()):
+            if number > 0:
+                found.setdefault(number, set()).add(pixel)
+        return found
+
+    whole = objects(pred)
+    predicted = {b: pixels - hidden for b, pixels in whole.items()}
+    real = {a: pixels - hidden for a, pixels in objects(true).items() if pixels - hidden}
+    iou = {}
+    for a, one in real.items():
+        for b, other in predicted.items():
+            if one & other:
+                value = len(one & other) / len(one | other)
+                if value > threshold or (value == threshold and not strict):
+                    iou[a, b] = value
+    tp, total = best_matching(iou)
+    # Above one half a predicted object has one partner at most, so which are without one is no question.
+    partners = {b for _, b in iou}
+    excused = [b for b in whole if b not in partners and len(whole[b] & hidden) / len(whole[b]) > 0.5]
+    return tp, len(whole) - tp - len(excused), len(real) - tp, total
