@@ -293,7 +293,7 @@ ROOMS = {  # what each may import of the project beside itself; every room may i
     "training": {"files"},
     "images": {"files"},
     "report": {"clouds", "files"},
-    "experiments": {"clouds", "files", "networks", "partnet", "report", "scannet", "training"},
+    "experiments": {"clouds", "files", "images", "networks", "partnet", "report", "scannet", "training"},
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from paths import PROJECT
 
-from probemb_adapters.images import LabelledImage, read_nuclei, read_split, side_of, write_nuclei
+from probemb_adapters.images import LabelledImage, read_nuclei, read_sides, read_split, write_nuclei
 
 DATA = PROJECT / "data" / "nuclei"
 
@@ -30,12 +30,8 @@ def test_the_set() -> None:
     images = read_nuclei(DATA / "nuclei.npz")
     assert len(images) == 385
     assert sum(int(image.label.max()) for image in images if image.label is not None) == 10778
-    sides = read_split(DATA / "split.csv")
-    assert {side: len(side_of(images, sides, side)) for side in ("train", "val", "test")} == {
-        "train": 263,
-        "val": 43,
-        "test": 79,
-    }
+    sides = read_sides(images, DATA / "nuclei.npz")
+    assert {side: len(own) for side, own in sides.items()} == {"train": 263, "val": 43, "test": 79}
 
 
 def test_the_script_writes_the_split_again(tmp_path: Path) -> None:
@@ -121,8 +117,16 @@ def test_what_is_wrong_with_a_split(tmp_path: Path) -> None:
     path.write_text("name,split\na,train\na,test\n")
     with pytest.raises(ValueError, match="each name once, got 2 rows with 1 names"):
         read_split(path)
-    images = some_images()
-    with pytest.raises(ValueError, match="got none for image 1, image 2"):
-        side_of(images, {"image 0": "train"}, "train")
-    with pytest.raises(ValueError, match="expected images of the side test, got only train"):
-        side_of(images, {image.name: "train" for image in images}, "test")
+
+
+def test_sides(tmp_path: Path) -> None:
+    """A split that was named must know all images; one that only lies beside the data need not be theirs."""
+    images, data = some_images(), tmp_path / "images.npz"
+    assert read_sides(images, data) == {"test": images}
+    (tmp_path / "split.csv").write_text("name,split\nimage 0,train\nimage 1,val\n")
+    assert read_sides(images, data) == {"test": images}
+    with pytest.raises(ValueError, match="expected a side for each image, got none for image 2"):
+        read_sides(images, data, tmp_path / "split.csv")
+    with (tmp_path / "split.csv").open("a") as file:
+        file.write("image 2,train\n")
+    assert read_sides(images, data) == {"train": [images[0], images[2]], "val": [images[1]]}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,15 +103,28 @@ def read_split(path: str | Path) -> dict[str, str]:
     return sides
 
 
-def side_of(images: Sequence[LabelledImage], sides: Mapping[str, str], side: str) -> list[LabelledImage]:
-    """The images of one side of a split, in their order.
+def read_sides(
+    images: Sequence[LabelledImage], data: str | Path, split: str | Path | None = None
+) -> dict[str, list[LabelledImage]]:
+    """The images of each side of a split, in their order.
+
+    Args:
+        images: of the file ``data``.
+        split: CSV file of the sides. None: ``split.csv`` beside ``data`` if it names all images; else all are `test`.
 
     Raises:
-        ValueError: an image is in no side, or there is none in this one.
+        FileNotFoundError, ValueError: as of :func:`read_split`; an image is on no side of the split that was given.
     """
-    if unknown := [image.name for image in images if image.name not in sides]:
-        raise ValueError(f"expected a side for each image, got none for {', '.join(unknown[:5])}")
-    found = [image for image in images if sides[image.name] == side]
-    if not found:
-        raise ValueError(f"expected images of the side {side}, got only {', '.join(sorted(set(sides.values())))}")
-    return found
+    beside = Path(data).with_name("split.csv")
+    if split is not None:
+        side = read_split(split)
+        if unknown := [image.name for image in images if image.name not in side]:
+            raise ValueError(f"{split}: expected a side for each image, got none for {', '.join(unknown[:5])}")
+    else:
+        side = read_split(beside) if beside.is_file() else {}
+        if not all(image.name in side for image in images):
+            side = {}
+    sides: dict[str, list[LabelledImage]] = {}
+    for image in images:
+        sides.setdefault(side.get(image.name, "test"), []).append(image)
+    return sides
