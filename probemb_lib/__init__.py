@@ -6,7 +6,15 @@ Every point is a Gaussian, similarity is the Bhattacharyya kernel, and a greedy 
 from probemb_lib import convert, functional, labels, metrics
 from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
 from probemb_lib.clustering import ThresholdFit, cluster_tiles, fit_threshold, greedy_cluster, refine_instances
-from probemb_lib.dense import DenseHead, DenseOutput, dense_targets, label_image, object_csv, object_table
+from probemb_lib.dense import (
+    DenseHead,
+    DenseOutput,
+    dense_targets,
+    label_image,
+    object_csv,
+    object_table,
+    window_predictor,
+)
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.head import DeterministicHead, HeadOutput, ProbabilisticHead
 from probemb_lib.instances import Instances
@@ -64,4 +72,5 @@ __all__ = [
     "object_csv",
     "object_table",
     "refine_instances",
+    "window_predictor",
 ]

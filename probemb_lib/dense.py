@@ -7,6 +7,9 @@
     found = greedy_cluster(output.embedding, output.probabilities, batch=output.batch, min_points=20)
     masks, table = label_image(found, output.shape), object_csv(found, output.shape, spacing=0.5)
 
+What is too large for the network goes through :func:`~probemb_lib.cluster_tiles` in windows
+(:func:`window_predictor`).
+
 Nothing here computes a loss or a cluster: it is the packed form of ``probemb_lib.convert``, and the way back.
 """
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -367,6 +370,81 @@ def object_csv(found: Instances, shape: Sequence[int], *, spacing: Spacing = 1.0
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def window_predictor(
+    image: Tensor,
+    network: Callable[[Tensor], DenseOutput],
+    *,
+    spacing: Spacing = 1.0,
+    multiple_of: int | Sequence[int] = 1,
+) -> Callable[[Tensor], tuple[GaussianEmbedding, Tensor]]:
+    """The ``predict`` of :func:`~probemb_lib.cluster_tiles` for an image or volume too large for the network.
+
+    It runs the network on the window around a tile's pixels, and moves the means to where the window lies. Memory is
+    that of one window, and of ``cluster_tiles`` about 60 bytes a pixel of the image, positions included.
+
+    Args:
+        image: (1, C, H, W) or (1, C, Z, Y, X), on any device; a window of it at a time is given to the network.
+        network: from a window (1, C, h, w), or a volume's, to the output of a :class:`DenseHead`:
+            ``lambda window: head(unet(window.to(device)))``, in evaluation mode.
+        spacing: that of the head.
+        multiple_of: sizes that the network takes, one number or one an axis: 16 for a U-Net that halves four times.
+            Windows grow to the next multiple, inside the image as long as there is room, then by repeating its border.
+
+    Raises:
+        ValueError: ``image`` is not one image, ``multiple_of`` is below 1 or not one an axis, or ``spacing`` is not
+            positive or not one an axis; when predicting, an output of another shape than the window.
+        TypeError: when predicting, an output that is no :class:`DenseOutput`.
+
+    >>> from probemb_lib import cluster_tiles
+    >>> volume, unet = torch.rand(1, 1, 4, 20, 20), nn.Conv3d(1, 8, 3, padding=1)
+    >>> head = DenseHead.probabilistic(8, num_classes=2, layout="BCZYX", spacing=(2.0, 0.5, 0.5), offset_scale=2.0)
+    >>> _ = head.eval()
+    >>> predict = window_predictor(volume, lambda window: head(unet(window)), spacing=head.spacing, multiple_of=4)
+    >>> positions = grid_positions(volume.shape[2:], spacing=head.spacing)
+    >>> found = cluster_tiles(positions, predict, tile_size=5.0, overlap=2.0, axes=(0, 1, 2))
+    >>> label_image(found, (1, 4, 20, 20)).shape
+    torch.Size([1, 4, 20, 20])
+    """
+    if image.ndim not in (4, 5) or len(image) != 1:
+        raise ValueError(f"image: expected shape (1, C, H, W) or (1, C, Z, Y, X), got {tuple(image.shape)}")
+    image, sizes = _plain(image), tuple(image.shape[2:])
+    steps = _spacing(spacing, len(sizes))
+    multiples = (multiple_of,) * len(sizes) if isinstance(multiple_of, int) else tuple(multiple_of)
+    if len(multiples) != len(sizes) or min(multiples) < 1:
+        raise ValueError(
+            f"multiple_of: expected a number >= 1, or one for each of {len(sizes)} axes, got {multiple_of}"
+        )
+
+    def predict(rows: Tensor) -> tuple[GaussianEmbedding, Tensor]:
+        index = torch.stack(torch.unravel_index(rows, sizes))  # (axes, n)
+        low, high = index.amin(1).tolist(), index.amax(1).tolist()
+        wanted = [-(-(b + 1 - a) // m) * m for a, b, m in zip(low, high, multiples, strict=True)]
+        first = [max(0, min(a, size - w)) for a, size, w in zip(low, sizes, wanted, strict=True)]
+        window = image
+        for axis, (a, size, w) in enumerate(zip(first, sizes, wanted, strict=True), 2):
+            window = window.narrow(axis, a, min(w, size))
+        beyond = [w - size for w, size in zip(wanted, window.shape[2:], strict=True)]
+        if any(beyond):
+            padding = [n for extra in reversed(beyond) for n in (0, extra)]
+            window = nn.functional.pad(window, padding, mode="replicate")
+        output = network(window)
+        if not isinstance(output, DenseOutput):
+            raise TypeError(f"network: expected the DenseOutput of a DenseHead, got {type(output).__name__}")
+        if output.shape != (1, *wanted):
+            raise ValueError(f"network: expected an output of shape {(1, *wanted)}, as the window, got {output.shape}")
+
+        place = torch.zeros_like(rows)
+        for axis, origin, size in zip(index, first, wanted, strict=True):
+            place = place * size + axis - origin
+        place = place.to(output.batch.device)
+        mean, log_std = output.embedding.select(place)
+        corner = [a * step for a, step in zip(first, steps, strict=True)]
+        shift = mean.new_tensor([*corner, *(0.0,) * (mean.shape[1] - len(corner))])
+        return GaussianEmbedding(mean + shift, log_std), output.probabilities[place]
+
+    return predict
 
 
 def _columns(axes: int) -> list[str]:

@@ -66,6 +66,7 @@ PUBLIC = [
     "object_csv",
     "object_table",
     "refine_instances",
+    "window_predictor",
 ]
 FUNCTIONAL = [
     "center_aware",

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from probemb_lib.metrics.inputs import Array, Bool, Float64, Int, as_numpy
 
@@ -39,6 +38,8 @@ class Overlaps(NamedTuple):
         alone = (np.bincount(pred, minlength=1)[pred] == 1) & (np.bincount(true, minlength=1)[true] == 1)
         if alone.all():  # always above 0.5, and nearly always below
             return pairs
+        from scipy.optimize import linear_sum_assignment  # half a second to import, and seldom needed
+
         rest = pairs[~alone]
         _, i = np.unique(self.true[rest], return_inverse=True)
         _, j = np.unique(self.pred[rest], return_inverse=True)
@@ -54,24 +55,24 @@ def find_overlaps(pred: NDArray[np.int64], true: NDArray[np.int64], ignored: Boo
 
     A predicted object whose pixels are all ignored stays, without a pair and as mostly ignored.
     """
-    pred_id, pred_row, pred_size = _objects(pred)
+    pred_id, pred_row, pred_size = find_objects(pred)
     hidden = np.zeros(len(pred_id), dtype=np.int64)
     if ignored is not None:
         hidden = np.bincount(pred_row[ignored & (pred > 0)], minlength=len(pred_id))
         true = np.where(ignored, 0, true)
-    true_id, true_row, true_size = _objects(true)
+    true_id, true_row, true_size = find_objects(true)
     both = (pred > 0) & (true > 0)
-    pair, _, shared = _objects(true_row[both] * len(pred_id) + pred_row[both] + 1)
+    pair, _, shared = find_objects(true_row[both] * len(pred_id) + pred_row[both] + 1)
     i, j = np.divmod(pair - 1, max(len(pred_id), 1))
     union = true_size[i] + (pred_size - hidden)[j] - shared
     return Overlaps(pred_id, true_id, j, i, shared / union, 2 * hidden > pred_size)
 
 
-def _objects(x: NDArray[np.int64]) -> tuple[Int, Int, Int]:
+def find_objects(x: NDArray[np.int64]) -> tuple[Int, Int, Int]:
     """Positive numbers that occur, ascending; the row of each element among them (of zeros: any); how often each."""
-    if x.size == 0:
+    if not x.any():
         none = np.zeros(0, dtype=np.int64)
-        return none, none, none
+        return none, np.zeros_like(x), none
     if x.max() <= 4 * x.size:  # a table of all numbers instead of a sort
         count = np.bincount(x)
         count[0] = 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from probemb_lib.metrics.base import Evaluator
 from probemb_lib.metrics.inputs import Array, Bool, Float64, Int, as_numpy
-from probemb_lib.metrics.overlaps import as_pair, find_overlaps
+from probemb_lib.metrics.overlaps import as_pair, find_objects, find_overlaps
 
 
 class _Image(NamedTuple):
@@ -90,7 +90,9 @@ class PanopticQuality(Evaluator[_Image]):
         wrong = ~pairs.mostly_ignored
         wrong[pairs.pred[matched]] = False
         tp = self._count(of_true[pairs.true[matched]])
-        iou = np.bincount(of_true[pairs.true[matched]], pairs.iou[matched], self.num_classes)
+        iou: Float64 = np.bincount(of_true[pairs.true[matched]], pairs.iou[matched], self.num_classes).astype(
+            np.float64
+        )
         self._records.append(_Image(tp, self._count(of_pred[wrong]), self._count(of_true) - tp, iou))
 
     def compute(self) -> dict[str, NDArray[np.generic]]:
@@ -140,7 +142,6 @@ class PanopticQuality(Evaluator[_Image]):
                     f"{name}: expected classes of objects in 1 .. {self.num_classes - 1}, got {classes[wrong][0]}"
                 )
             classes = np.clip(classes, 0, self.num_classes - 1)
-        row = np.unique(ids, return_inverse=True)[1].reshape(-1)
-        key, segment = np.unique(np.where(ids > 0, row * self.num_classes + classes + 1, 0), return_inverse=True)
-        first = int(key.size > 0 and key[0] == 0)
-        return segment.reshape(-1) + 1 - first, (key[first:] - 1) % self.num_classes
+        _, row, _ = find_objects(ids)
+        key, segment, _ = find_objects(np.where(ids > 0, row * self.num_classes + classes + 1, 0))
+        return np.where(ids > 0, segment + 1, 0), (key - 1) % self.num_classes
