@@ -15,8 +15,6 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
 # isort: split
 
-from dataclasses import replace
-
 import tyro
 
 from probemb_adapters.experiments.images.evaluation import evaluate, evaluate_baselines, fit
@@ -73,9 +71,9 @@ def main() -> None:
         return
     test, evaluations = sides["test"], []
     for name, model in models.items():
-        model = model.to(fabric.device).with_settings(replace(model.settings, flips=options.flips))
+        model = model.to(fabric.device)
         if history or options.fit:
-            # Threshold, least score and least size are picked on validation; the test side is taken once, with these.
+            # The settings of the clustering are picked on validation; the test side is taken once, with these.
             model, value = fit(model, sides["val"])
             print(f"{name}: AP50 {100 * value:.1f} % on validation with {model.fitted}")
             model.save(options.output / "model.safetensors")

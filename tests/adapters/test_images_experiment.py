@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +17,12 @@ from probemb_adapters.experiments.images.evaluation import (
     evaluate_baselines,
     fit,
 )
-from probemb_adapters.experiments.images.model import Model, Network, named_models
+from probemb_adapters.experiments.images.model import Model, Network, join_similar, named_models
 from probemb_adapters.experiments.images.options import Options, Settings, resolve
 from probemb_adapters.experiments.images.training import AugmentedCrops, Crops, PixelObjective, collate, foreground_loss
 from probemb_adapters.images import LabelledImage
 from probemb_adapters.training.checkpoint import save_checkpoint
+from probemb_lib import GaussianEmbedding, greedy_cluster
 
 Embedding = Literal["probabilistic", "deterministic", "margin"]
 EMBEDDINGS: tuple[Embedding, ...] = ("probabilistic", "deterministic", "margin")
@@ -81,7 +81,7 @@ def test_images_of_any_size(shape: tuple[int, int]) -> None:
 def test_flips_of_a_symmetric_image_agree() -> None:
     """The mean over mirror images of an image that is its own mirror image is symmetric, its centres too."""
     model = some_model()
-    model = model.with_settings(replace(model.settings, flips=True))
+    assert model.settings.flips
     quarter = np.random.default_rng(0).random((16, 16))
     half = np.concatenate([quarter, quarter[::-1]])
     image = np.concatenate([half, half[:, ::-1]], axis=1)
@@ -136,8 +136,6 @@ class Oracle(Model):
     """Knows the truth: centres of the disks, a small sigma."""
 
     def predict(self, image):  # type: ignore[no-untyped-def]
-        from probemb_lib import GaussianEmbedding
-
         label = torch.from_numpy(next(i.label for i in IMAGES if i.image is image).astype(np.int64)).flatten()
         mean = label[:, None].double().expand(-1, 2) * 10
         inside = (label > 0).double()
@@ -151,7 +149,7 @@ def test_truth_has_full_marks() -> None:
     model = Oracle(some_model().network, some_model().settings)
     fitted, value = fit(model, IMAGES)
     assert value == 1.0
-    assert set(fitted.fitted) == {"threshold", "min_score", "min_pixels", "refine"}
+    assert set(fitted.fitted) == {"threshold", "min_score", "min_pixels", "refine", "join"}
     evaluation = evaluate("truth", fitted, IMAGES)
     assert evaluation.ap == {f"AP{t}": 1.0 for t in range(50, 95, 5)} | {"AP": 1.0}
     assert evaluation.image_ap == 1.0
@@ -163,6 +161,20 @@ def test_margins_are_fitted_too() -> None:
     fitted, _ = fit(model, IMAGES)
     assert set(fitted.fitted) == {"min_score", "min_pixels"}
     assert len(evaluate("margin", fitted, IMAGES).found) == 2
+
+
+def test_similar_objects_become_one() -> None:
+    """Pixels of one object whose seeds were too sure of themselves; those of another stay."""
+    mean = torch.tensor([[0.0], [0.1], [2.0], [2.1], [50.0], [50.0]])
+    embedding = GaussianEmbedding(mean, torch.zeros(6, 1))
+    found = greedy_cluster(embedding, torch.tensor([[0.9, 0.9, 0.8, 0.8, 0.7, 0.7]]).T, threshold=0.9, background=None)
+    assert len(found) == 3
+    joined = join_similar(found, 0.3)
+    assert joined.label.tolist() == [0, 0, 0, 0, 1, 1]
+    assert joined.seed.tolist() == [0, 4]
+    assert torch.equal(join_similar(found, 0.9).label, found.label)
+    none = found.keep(torch.zeros(3, dtype=torch.bool))
+    assert torch.equal(join_similar(none, 0.3).label, none.label)
 
 
 def test_without_an_embedding() -> None:

@@ -16,14 +16,15 @@ from tqdm import tqdm
 from probemb_adapters.experiments.images.model import Model
 from probemb_adapters.images import LabelledImage
 from probemb_adapters.images.pairs import Array
-from probemb_lib import GaussianEmbedding, label_image, refine_instances
+from probemb_lib import GaussianEmbedding, Instances, label_image
 from probemb_lib.clustering.fit import best_of
 from probemb_lib.metrics import LabelImageAP
 
 Output = tuple[GaussianEmbedding, Tensor]
 
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-MIN_SCORES = (0.3, 0.5, 0.7)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+MIN_SCORES = (0.5, 0.65, 0.75)
+AFTERWARDS = ((False, None), (True, None), (True, 0.15), (True, 0.3))  # refine, and join objects so similar
 MIN_PIXELS = (10, 20, 30)
 RADII = (2, 3, 5, 8)  # pixels between peaks of the distance
 BLURS = (0.5, 1.0, 2.0)  # of the distance, pixels
@@ -78,11 +79,11 @@ def predict_all(model: Model, images: Sequence[LabelledImage], what: str) -> lis
     return outputs
 
 
-def find_all(model: Model, outputs: Sequence[Output], images: Sequence[LabelledImage]) -> list[Array]:
-    """The label image of each image."""
+def label_images(found: Sequence[Instances], images: Sequence[LabelledImage]) -> list[Array]:
+    """The label image of what was found in each image."""
     return [
-        label_image(model.cluster(*output), (1, *image.image.shape))[0].numpy()
-        for output, image in zip(outputs, images, strict=True)
+        label_image(instances, (1, *image.image.shape))[0].numpy()
+        for instances, image in zip(found, images, strict=True)
     ]
 
 
@@ -101,38 +102,30 @@ def average_precision(found: Sequence[Array], images: Sequence[LabelledImage]) -
 
 
 def fit(model: Model, images: Sequence[LabelledImage]) -> tuple[Model, float]:
-    """The model with the threshold, least score, least size and refinement of the highest AP50 on validation images."""
+    """The model with the settings of the clustering that have the highest AP50 on validation images, and that AP50."""
     outputs = predict_all(model, images, "validation")
     margin = model.settings.embedding == "margin"
     candidates, values = [], []
-    lowest = replace(model.settings, min_score=min(MIN_SCORES), min_pixels=1, refine=False)
-    thresholds = (model.settings.threshold,) if margin else THRESHOLDS
-    for threshold in tqdm(thresholds, desc="fitting", unit="threshold"):
-        one = model.with_settings(replace(lowest, threshold=threshold))
-        everything = [one.cluster(*output) for output in outputs]
-        for min_score, refine in product(MIN_SCORES, (False,) if margin else (False, True)):
-            # Seeds come in the order of their score, so a higher least score drops the last ones and changes no other.
-            kept = [instances.keep(instances.score >= min_score) for instances in everything]
-            if refine:
-                kept = [refine_instances(*output, instances) for output, instances in zip(outputs, kept, strict=True)]
+    for threshold in tqdm((model.settings.threshold,) if margin else THRESHOLDS, desc="fitting", unit="threshold"):
+        of_threshold = replace(model.settings, threshold=threshold)
+        proposals = [model.with_settings(of_threshold).proposals(*output, min(MIN_SCORES)) for output in outputs]
+        for min_score, (refine, join) in product(MIN_SCORES, ((False, None),) if margin else AFTERWARDS):
+            chosen = replace(of_threshold, min_score=min_score, refine=refine, join=join, min_pixels=1)
+            finished = [
+                model.with_settings(chosen).finish(found, *output)
+                for found, output in zip(proposals, outputs, strict=True)
+            ]
             for min_pixels in MIN_PIXELS:
-                large = [instances.keep(instances.size >= min_pixels) for instances in kept]
-                found = [
-                    label_image(i, (1, *image.image.shape))[0].numpy() for i, image in zip(large, images, strict=True)
-                ]
-                values.append(float(average_precision(found, images).compute()["ap"][0]))
-                candidates.append(
-                    replace(
-                        model.settings, threshold=threshold, min_score=min_score, refine=refine, min_pixels=min_pixels
-                    )
-                )
+                large = [found.keep(found.size >= min_pixels) for found in finished]
+                values.append(float(average_precision(label_images(large, images), images).compute()["ap"][0]))
+                candidates.append(replace(chosen, min_pixels=min_pixels))
     best, value, *_ = best_of(candidates, values)
     return model.with_settings(best), value
 
 
 def evaluate(name: str, model: Model, images: Sequence[LabelledImage]) -> Evaluation:
     """A model with its fitted settings on images with labels."""
-    found = find_all(model, predict_all(model, images, name), images)
+    found = label_images([model.cluster(*output) for output in predict_all(model, images, name)], images)
     return Evaluation(name, average_precision(found, images), found, model.fitted)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from probemb_lib import (
     ProbabilisticHead,
     greedy_cluster,
     margin_cluster,
+    refine_instances,
 )
 
 try:
@@ -116,10 +116,10 @@ class Model:
         return replace(self, network=self.network.to(device))
 
     @property
-    def fitted(self) -> dict[str, float | int | bool]:
+    def fitted(self) -> dict[str, float | None]:
         """What is chosen on validation."""
         s = self.settings
-        own = {} if s.embedding == "margin" else {"threshold": s.threshold, "refine": s.refine}
+        own = {} if s.embedding == "margin" else {"threshold": s.threshold, "refine": s.refine, "join": s.join}
         return {**own, "min_score": s.min_score, "min_pixels": s.min_pixels}
 
     @torch.no_grad()
@@ -157,13 +157,48 @@ class Model:
                 mean[:, axis] = x.shape[axis] - 1 - mean[:, axis]
             yield mean, log_std, logits
 
-    def cluster(self, embedding: GaussianEmbedding, probabilities: Tensor) -> Instances | MarginInstances:
+    def cluster(self, embedding: GaussianEmbedding, probabilities: Tensor) -> Instances:
         """The objects in what :meth:`predict` gives."""
+        return self.finish(self.proposals(embedding, probabilities), embedding, probabilities)
+
+    def proposals(self, embedding: GaussianEmbedding, probabilities: Tensor, min_score: float = 0.0) -> Instances:
+        """The clustering before anything is decided on its objects."""
+        if self.settings.embedding == "margin":
+            return margin_cluster(embedding, probabilities, foreground=0.0, min_score=min_score, min_points=1)
+        return greedy_cluster(embedding, probabilities, threshold=self.settings.threshold, min_score=min_score)
+
+    def finish(self, found: Instances, embedding: GaussianEmbedding, probabilities: Tensor) -> Instances:
+        """Proposals of enough score; refined, joined and refined again, as the settings say; of enough pixels.
+
+        Seeds come in the order of their score, so that a higher least score drops the last ones and changes no other.
+        """
         s = self.settings
-        limits: dict[str, Any] = {"min_score": s.min_score, "min_points": s.min_pixels}
-        if s.embedding == "margin":
-            return margin_cluster(embedding, probabilities, foreground=0.0, **limits)
-        return greedy_cluster(embedding, probabilities, threshold=s.threshold, refine=s.refine, **limits)
+        found = found.keep(found.score >= s.min_score)
+        if not isinstance(found, MarginInstances):
+            if s.refine:
+                found = refine_instances(embedding, probabilities, found)
+            if s.join is not None:
+                found = refine_instances(embedding, probabilities, join_similar(found, s.join))
+        return found.keep(found.size >= s.min_pixels)
+
+
+def join_similar(found: Instances, threshold: float) -> Instances:
+    """Objects of one image whose Gaussians as a whole are similar become one.
+
+    A large nucleus may have two seeds whose small sigmas keep them apart, while their members agree on its centre. It
+    is the clustering once more, with objects in the place of pixels: the best object takes those similar to it.
+    """
+    group = greedy_cluster(found.embedding, found.score[:, None], threshold=threshold, background=None)
+    first = group.seed
+    return replace(
+        found,
+        label=torch.where(found.label >= 0, group.label[found.label.clamp_min(0)], -1) if len(found) else found.label,
+        semantic=found.semantic[first],
+        score=found.score[first],
+        seed=found.seed[first],
+        batch=found.batch[first],
+        embedding=group.embedding,
+    )
 
 
 def named_models(paths: Sequence[Path]) -> dict[str, Model]:

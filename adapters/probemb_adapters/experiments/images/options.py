@@ -36,9 +36,11 @@ class Settings(TrainingSettings):
     """least score of a seed"""
     min_pixels: int = 20
     """of an object"""
-    refine: bool = False
+    refine: bool = True
     """members decide on the objects once more"""
-    flips: bool = False
+    join: float | None = None
+    """least similarity of two objects, as a whole, to become one; None: none do"""
+    flips: bool = True
     """predict the mean over the image and its mirror images: four times as long"""
 
 
@@ -51,6 +53,8 @@ class Options(Settings, RunOptions):
     split: Path | None = None
     """CSV with the columns name and split: train, val or test; by default split.csv beside the data, where it names all
     images of the data. Without one all images are test"""
+    start_from: Path | None = None
+    """train on from the weights of this model, which has the same embedding and width"""
     fit: bool = False
     """with --evaluate: choose threshold, least score, least size and refinement again, on the val side of the data"""
     baselines: bool = False

@@ -113,10 +113,13 @@ def _one_column(logits: Tensor, column: int) -> Tensor:
 
 
 def new_model(options: Options, fabric: Fabric) -> Model:
-    """With weights of the seed."""
+    """With weights of the seed, or those of ``options.start_from``."""
     fabric.seed_everything(options.seed, verbose=False)
     settings = Settings.of(options)
-    return Model(Network(settings), settings)
+    network = Network(settings)
+    if options.start_from is not None:
+        network.load_state_dict(Model.load(options.start_from).network.state_dict())
+    return Model(network, settings)
 
 
 def train_model(
