@@ -83,21 +83,22 @@ def write_nuclei(path: str | Path, images: Sequence[LabelledImage]) -> None:
         )
 
 
-def read_split(path: str | Path) -> dict[str, str]:
-    """The side, such as `train`, of each image by its name.
+def read_split(path: str | Path, column: str = "split") -> dict[str, str]:
+    """The side, such as `train`, of each image by its name, or what another column says.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no columns `name` and `split`, or a name twice.
+        ValueError: no columns `name` and ``column``, or a name twice.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a CSV file with the columns name and split")
+        raise FileNotFoundError(f"{path} is missing: expected a CSV file with the columns name and {column}")
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if not rows or not {"name", "split"} <= rows[0].keys():
-        raise ValueError(f"{path}: expected the columns name and split, got {', '.join(rows[0]) if rows else 'no row'}")
-    sides = {row["name"]: row["split"] for row in rows}
+    if not rows or not {"name", column} <= rows[0].keys():
+        got = ", ".join(rows[0]) if rows else "no row"
+        raise ValueError(f"{path}: expected the columns name and {column}, got {got}")
+    sides = {row["name"]: row[column] for row in rows}
     if len(sides) < len(rows):
         raise ValueError(f"{path}: expected each name once, got {len(rows)} rows with {len(sides)} names")
     return sides

@@ -11,7 +11,7 @@ from probemb_adapters.experiments.images.evaluation import Evaluation, predict_a
 from probemb_adapters.experiments.images.model import Model
 from probemb_adapters.experiments.images.options import Options
 from probemb_adapters.files import replaced_file
-from probemb_adapters.images import LabelledImage
+from probemb_adapters.images import LabelledImage, read_split
 from probemb_adapters.images.files import name_of, read_image, write_labels
 from probemb_adapters.report import Row, Section, Table, loss_chart, table_text, write_report, write_table
 from probemb_adapters.report.overlays import ImageResult, overlay_sheet
@@ -20,16 +20,29 @@ from probemb_lib import label_image, object_csv
 SHOWN = 8  # images of the contact sheet
 
 
-def results_table(evaluations: Sequence[Evaluation], images: Sequence[LabelledImage]) -> Table:
-    """Per cent; AP at three thresholds, the mean over 0.5 to 0.9, and the mean over images."""
+def fields_of(images: Sequence[LabelledImage], options: Options) -> list[str]:
+    """What hangs together in the intervals: the column `field` of the split, where there is one, else each image."""
+    path = options.split or options.data.with_name("split.csv")
+    try:
+        fields = read_split(path, "field")
+    except (FileNotFoundError, ValueError):
+        fields = {}
+    return [fields.get(image.name, image.name) for image in images]
+
+
+def results_table(evaluations: Sequence[Evaluation], images: Sequence[LabelledImage], fields: Sequence[str]) -> Table:
+    """Per cent; AP at three thresholds, the mean over 0.5 to 0.9, and the mean over images; the interval of AP50 over
+    fields drawn with replacement."""
+    rows = []
+    for e in evaluations:
+        low, high = (100 * v for v in e.interval(fields))
+        first, *others = (100 * v for v in (e.ap["AP50"], e.ap["AP75"], e.ap["AP90"], e.ap["AP"], e.image_ap))
+        rows.append(Row(e.name, [first, f"{low:.1f} to {high:.1f}", *others]))
     count = sum(int(image.label.max()) for image in images if image.label is not None and image.label.size)
     return Table(
         "method",
-        ("AP50", "AP75", "AP90", "AP 50-90", "AP50 by image"),
-        [
-            Row(e.name, [100 * v for v in (e.ap["AP50"], e.ap["AP75"], e.ap["AP90"], e.ap["AP"], e.image_ap)])
-            for e in evaluations
-        ],
+        ("AP50", "95 %", "AP75", "AP90", "AP 50-90", "AP50 by image"),
+        rows,
         text=f"{len(images)} images with {count} objects; AP = TP / (TP + FP + FN) in per cent",
     )
 
@@ -58,7 +71,7 @@ def write_results(
     """Everything into the output folder; what to print: the table, and where the files are."""
     folder = options.output
     metrics = write_metrics(evaluations, options, history, folder)
-    table = results_table(evaluations, images)
+    table = results_table(evaluations, images, fields_of(images, options))
     write_table(table, folder / "metrics.csv")
     some = range(0, len(images), max(1, -(-len(images) // SHOWN)))
     rows = [ImageResult(images[i].name, images[i].image, images[i].label, evaluations[0].found[i]) for i in some]
