@@ -64,7 +64,7 @@ gpu: $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.dev)
 	$(PY) benchmarks/gpu.py $(ARGS)
 
 # The oldest is the bound of pyproject.toml. Tests of Triton's kernels need a newer one, and run in "make test".
-VERSIONS ?= torch==2.4.1 torch
+VERSIONS ?= torch==2.6.0 torch
 versions:
 	@for torch in $(VERSIONS); do \
 		folder=.cache/versions/$$torch; \
@@ -86,11 +86,12 @@ clean:
 # A stamp is written when everything of its extra is installed and can be imported, so an interrupted installation
 # goes on at the next call. Packages that an interruption left damaged are installed again, a torch that works never.
 $(VENV)/.demo: EXTRAS := partnet,train,baselines,viz
-$(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, sklearn, matplotlib, \
+$(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, sklearn, matplotlib, \
 	plotly, probemb_lib, probemb_adapters, probemb_shapes
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, \
-	sklearn, matplotlib, plotly, tensorboard, probemb_lib, probemb_adapters, probemb_shapes, pytest, hypothesis, mpmath, xdist, hatchling \
+	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, probemb_lib, probemb_adapters, probemb_shapes, \
+	pytest, hypothesis, mpmath, xdist, hatchling \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
 $(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \

@@ -297,8 +297,9 @@ ROOMS = {  # what each may import of the project beside itself; every room may i
     "scannet": {"clouds", "files", "networks"},  # the voxels of points
     "networks": {"files"},
     "training": {"files"},
+    "images": {"files"},
     "report": {"clouds", "files"},
-    "experiments": {"clouds", "files", "networks", "partnet", "report", "scannet", "training"},
+    "experiments": {"clouds", "files", "images", "networks", "partnet", "report", "scannet", "training"},
     "cli": {"clouds", "experiments", "passive_threads", "training"},
 }
 

@@ -1,0 +1,1 @@
+"""Instance segmentation of images: a U-Net with a head a pixel, its training, evaluation and predictions."""

@@ -1,0 +1,209 @@
+"""A U-Net with a head a pixel, in one file with its settings; from an image to its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from probemb_adapters.experiments.images.options import Settings
+from probemb_adapters.images import normalize
+from probemb_adapters.images.pairs import Array
+from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from probemb_lib import (
+    DenseHead,
+    DenseOutput,
+    DeterministicHead,
+    GaussianEmbedding,
+    Instances,
+    LearnableMarginHead,
+    MarginInstances,
+    ProbabilisticHead,
+    greedy_cluster,
+    margin_cluster,
+    refine_instances,
+)
+
+try:
+    from monai.networks.nets.basic_unet import BasicUNet
+except ImportError as error:
+    raise ImportError(f'the U-Net comes from MONAI ({error}): pip install "probemb-lib[images]"') from error
+
+FACTOR = 16  # the U-Net halves four times
+FOREGROUND, CENTER = 0, 1  # columns of the logits
+HIDDEN = (32,)
+
+
+class Network(nn.Module):
+    """MONAI's BasicUNet, whose features at full resolution go into the head of a pixel.
+
+    The head has two score maps, each a sigmoid of its own: whether the pixel is of any object, and how similar it is
+    to its object as a whole, which is high near the centre.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        width = settings.width
+        self.unet = BasicUNet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=1,
+            features=(width, width, 2 * width, 4 * width, 8 * width, width),
+            act=("relu", {"inplace": True}),
+            norm="batch",  # statistics of a crop with a single object would differ from those of the whole image
+            upsample="nontrainable",
+        )
+        self.unet.final_conv = nn.Identity()
+        self.unet.to(memory_format=torch.channels_last)  # a third faster on the CPU
+        scale, std = settings.offset_scale, settings.initial_std
+        if settings.embedding == "margin":
+            margin = LearnableMarginHead(width, 2, dim=2, offset_scale=scale, initial_margin=2 * std, hidden=HIDDEN)
+            self.head = DenseHead(margin)
+        elif settings.embedding == "deterministic":
+            self.head = DenseHead(DeterministicHead(width, 2, dim=2, offset_scale=scale, hidden=HIDDEN))
+        else:
+            own = ProbabilisticHead(width, 2, dim=2, offset_scale=scale, initial_std=std, hidden=HIDDEN)
+            self.head = DenseHead(own)
+
+    def forward(self, image: Tensor) -> DenseOutput:
+        """(B, 1, H, W), H and W multiples of 16."""
+        features = self.unet(image.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(image.device.type, enabled=False):  # eight bits are a tenth of a pixel
+            output: DenseOutput = self.head(features.float())
+        return output
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network and what is needed to use it."""
+
+    network: Network
+    settings: Settings
+
+    def save(self, path: Path) -> Path:
+        save_checkpoint(path, {"model": self.network.state_dict(), "about": self.settings.stored()})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """The model of a file of :meth:`save`, for inference.
+
+        Raises:
+            FileNotFoundError, ValueError: no file, a damaged one, or one of something else.
+        """
+        state = load_checkpoint(path)
+        if not {"model", "about"} <= set(state):
+            raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of nuclei_unet.py")
+        try:
+            settings = Settings.read(state["about"])
+            network = Network(settings)
+            network.load_state_dict(state["model"])
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} is no model of nuclei_unet.py: {error}") from error
+        return cls(network.eval(), settings)
+
+    def with_settings(self, settings: Settings) -> Model:
+        """The same network, used with what was fitted on validation."""
+        return replace(self, settings=settings)
+
+    def to(self, device: torch.device | str) -> Model:
+        """The same model, its network moved to a device."""
+        return replace(self, network=self.network.to(device))
+
+    @property
+    def fitted(self) -> dict[str, float | None]:
+        """What is chosen on validation."""
+        s = self.settings
+        own = {} if s.embedding == "margin" else {"threshold": s.threshold, "refine": s.refine, "join": s.join}
+        return {**own, "min_score": s.min_score, "min_pixels": s.min_pixels}
+
+    @torch.no_grad()
+    def predict(self, image: Array) -> tuple[GaussianEmbedding, Tensor]:
+        """Embeddings (N, 2) and probabilities (N, 2) of the pixels of an image (H, W), row after row.
+
+        The first column is 1 outside of objects and 0 inside, the second is 0 outside and the score of a centre
+        inside, so that the clustering takes all pixels of objects, the surest centres first.
+        """
+        x = torch.from_numpy(normalize(image)).to(next(self.network.parameters()).device)
+        means, log_stds, logits = zip(*self._views(x), strict=True)
+        mean, log_std, maps = (torch.stack(parts).mean(0) for parts in (means, log_stds, logits))
+        foreground, center = maps.sigmoid().unbind(1)
+        inside = foreground > 0.5
+        probabilities = torch.stack([(~inside).to(center), inside * foreground * center], 1)
+        return GaussianEmbedding(mean, log_std), probabilities
+
+    def _views(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Means, ln σ and logits of the pixels, from the image and, if asked for, its mirror images."""
+        height, width = x.shape
+        bottom, right = -height % FACTOR, -width % FACTOR
+        for flipped in product((False, True), repeat=2) if self.settings.flips else ((False, False),):
+            axes = [axis for axis, flip in enumerate(flipped) if flip]
+            # Mirrored where it can be: less foreign than a black border.
+            mode = "reflect" if bottom < height and right < width else "constant"
+            padded = F.pad(x.flip(axes)[None, None], (0, right, 0, bottom), mode)
+            output = self.network(padded)
+            parts = []
+            for part in (*output.embedding, output.logits):
+                dense = output.dense(part)[0, :, :height, :width]  # (C, H, W)
+                parts.append(dense.flip([axis + 1 for axis in axes]).flatten(1).T)
+            mean, log_std, logits = parts
+            for axis in axes:  # the flipped image counts from its other end
+                mean = mean.clone()
+                mean[:, axis] = x.shape[axis] - 1 - mean[:, axis]
+            yield mean, log_std, logits
+
+    def cluster(self, embedding: GaussianEmbedding, probabilities: Tensor) -> Instances:
+        """The objects in what :meth:`predict` gives."""
+        return self.finish(self.proposals(embedding, probabilities), embedding, probabilities)
+
+    def proposals(self, embedding: GaussianEmbedding, probabilities: Tensor, min_score: float = 0.0) -> Instances:
+        """The clustering before anything is decided on its objects."""
+        if self.settings.embedding == "margin":
+            return margin_cluster(embedding, probabilities, foreground=0.0, min_score=min_score, min_points=1)
+        return greedy_cluster(embedding, probabilities, threshold=self.settings.threshold, min_score=min_score)
+
+    def finish(self, found: Instances, embedding: GaussianEmbedding, probabilities: Tensor) -> Instances:
+        """Proposals of enough score; refined, joined and refined again, as the settings say; of enough pixels.
+
+        Seeds come in the order of their score, so that a higher least score drops the last ones and changes no other.
+        """
+        s = self.settings
+        found = found.keep(found.score >= s.min_score)
+        if not isinstance(found, MarginInstances):
+            if s.refine:
+                found = refine_instances(embedding, probabilities, found)
+            if s.join is not None:
+                found = refine_instances(embedding, probabilities, join_similar(found, s.join))
+        return found.keep(found.size >= s.min_pixels)
+
+
+def join_similar(found: Instances, threshold: float) -> Instances:
+    """Objects of one image whose Gaussians as a whole are similar become one.
+
+    A large nucleus may have two seeds whose small sigmas keep them apart, while their members agree on its centre. It
+    is the clustering once more, with objects in the place of pixels: the best object takes those similar to it.
+    """
+    group = greedy_cluster(found.embedding, found.score[:, None], threshold=threshold, background=None)
+    first = group.seed
+    return replace(
+        found,
+        label=torch.where(found.label >= 0, group.label[found.label.clamp_min(0)], -1) if len(found) else found.label,
+        semantic=found.semantic[first],
+        score=found.score[first],
+        seed=found.seed[first],
+        batch=found.batch[first],
+        embedding=group.embedding,
+    )
+
+
+def named_models(paths: Sequence[Path]) -> dict[str, Model]:
+    """Models by their embedding, and by their file where two have the same."""
+    models = {path: Model.load(path) for path in paths}
+    embeddings = [model.settings.embedding for model in models.values()]
+    names = [e if embeddings.count(e) == 1 else f"{e} ({path})" for path, e in zip(models, embeddings, strict=True)]
+    return dict(zip(names, models.values(), strict=True))

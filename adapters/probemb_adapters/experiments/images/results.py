@@ -1,0 +1,108 @@
+"""Tables, files and pictures of a run on images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from probemb_adapters.experiments.images.evaluation import Evaluation, predict_all
+from probemb_adapters.experiments.images.model import Model
+from probemb_adapters.experiments.images.options import Options
+from probemb_adapters.files import replaced_file
+from probemb_adapters.images import LabelledImage, read_split
+from probemb_adapters.images.files import name_of, read_image, write_labels
+from probemb_adapters.report import Row, Section, Table, loss_chart, table_text, write_report, write_table
+from probemb_adapters.report.overlays import ImageResult, overlay_sheet
+from probemb_lib import label_image, object_csv
+
+SHOWN = 8  # images of the contact sheet
+
+
+def fields_of(images: Sequence[LabelledImage], options: Options) -> list[str]:
+    """What hangs together in the intervals: the column `field` of the split, where there is one, else each image."""
+    path = options.split or options.data.with_name("split.csv")
+    try:
+        fields = read_split(path, "field")
+    except (FileNotFoundError, ValueError):
+        fields = {}
+    return [fields.get(image.name, image.name) for image in images]
+
+
+def results_table(evaluations: Sequence[Evaluation], images: Sequence[LabelledImage], fields: Sequence[str]) -> Table:
+    """Per cent; AP at three thresholds, the mean over 0.5 to 0.9, and the mean over images; the interval of AP50 over
+    fields drawn with replacement."""
+    rows = []
+    for e in evaluations:
+        low, high = (100 * v for v in e.interval(fields))
+        first, *others = (100 * v for v in (e.ap["AP50"], e.ap["AP75"], e.ap["AP90"], e.ap["AP"], e.image_ap))
+        rows.append(Row(e.name, [first, f"{low:.1f} to {high:.1f}", *others]))
+    count = sum(int(image.label.max()) for image in images if image.label is not None and image.label.size)
+    return Table(
+        "method",
+        ("AP50", "95 %", "AP75", "AP90", "AP 50-90", "AP50 by image"),
+        rows,
+        text=f"{len(images)} images with {count} objects; AP = TP / (TP + FP + FN) in per cent",
+    )
+
+
+def write_metrics(
+    evaluations: Sequence[Evaluation], options: Options, history: Sequence[dict[str, float]], folder: Path
+) -> Path:
+    """`metrics.json`: AP50 to AP90 and their mean of the first method at the top, all of them under `methods`."""
+    methods = {
+        e.name: {**e.ap, "AP50_by_image": e.image_ap, "images": len(e.metric), "fitted": e.fitted} for e in evaluations
+    }
+    given = {name: str(v) if isinstance(v, Path | tuple) else v for name, v in asdict(options).items()}
+    document = {**evaluations[0].ap, "methods": methods, "history": list(history), "options": given}
+    with replaced_file(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    return folder / "metrics.json"
+
+
+def write_results(
+    title: str,
+    evaluations: Sequence[Evaluation],
+    images: Sequence[LabelledImage],
+    options: Options,
+    history: Sequence[dict[str, float]],
+) -> str:
+    """Everything into the output folder; what to print: the table, and where the files are."""
+    folder = options.output
+    metrics = write_metrics(evaluations, options, history, folder)
+    table = results_table(evaluations, images, fields_of(images, options))
+    write_table(table, folder / "metrics.csv")
+    some = range(0, len(images), max(1, -(-len(images) // SHOWN)))
+    rows = [ImageResult(images[i].name, images[i].image, images[i].label, evaluations[0].found[i]) for i in some]
+    sheet = overlay_sheet(rows, folder / "images.png", title=evaluations[0].name)
+    charts = [loss_chart([epoch["loss"] for epoch in history])] if history else []
+    section = Section(title, "Pictures: images.png in the same folder.", tables=[table], charts=charts)
+    page = write_report(folder / "report.html", title, [section], settings={"options": asdict(options)})
+    return f"\n{table_text(table)}\n\nreport   {page}\npicture  {sheet}\nmetrics  {metrics}"
+
+
+def run_prediction(model: Model, options: Options) -> str:
+    """Label image, table of objects and overlay of each file of ``--predict``; what to print.
+
+    Raises:
+        SystemExit: two files of one name, or a volume.
+    """
+    names = [name_of(path) for path in options.predict]
+    if len(set(names)) < len(names):
+        raise SystemExit(f"--predict: results are named after the files, expected different names, got {names}")
+    images = [LabelledImage(name_of(path), read_image(path, channel=options.channel), None) for path in options.predict]
+    if flat := [image.name for image in images if image.image.ndim != 2]:
+        raise SystemExit(f"--predict: expected images (H, W), got volumes: {', '.join(flat)}")
+    lines = []
+    for image in images:
+        shape = (1, *image.image.shape)
+        (output,) = predict_all(model, [image], image.name)
+        instances = model.cluster(*output)
+        label = label_image(instances, shape)[0].numpy()
+        write_labels(options.output / f"{image.name}_labels.tif", label)
+        with replaced_file(options.output / f"{image.name}_objects.csv") as temporary:
+            temporary.write_text(object_csv(instances, shape), encoding="utf-8", newline="")
+        overlay_sheet([ImageResult(image.name, image.image, None, label)], options.output / f"{image.name}.png")
+        lines.append(f"{image.name}: {int(label.max(initial=0))} objects")
+    return "\n".join([*lines, f"label images, tables and pictures in {options.output}"])

@@ -1,0 +1,166 @@
+"""Crops of images, the objective and the training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader, Dataset
+
+from probemb_adapters.experiments.images.model import CENTER, FOREGROUND, Model, Network
+from probemb_adapters.experiments.images.options import Options, Settings
+from probemb_adapters.images import LabelledImage, normalize
+from probemb_adapters.images.augment import (
+    random_crop,
+    random_flips,
+    random_intensity,
+    random_quarter_turn,
+    random_warp,
+)
+from probemb_adapters.training import LAST, Training, train
+from probemb_adapters.training.batches import SeededBatches, SeededItems
+from probemb_adapters.training.options import chosen
+from probemb_lib import (
+    HeadOutput,
+    LearnableMarginLoss,
+    MarginOutput,
+    ProbabilisticEmbeddingLoss,
+    SeedMSELoss,
+    dense_targets,
+    index_instances,
+)
+
+
+class Crops(NamedTuple):
+    """image (B, 1, H, W) float32, label (B, H, W) int64."""
+
+    image: Tensor
+    label: Tensor
+
+    def to(self, device: torch.device | str) -> Crops:
+        return Crops(self.image.to(device), self.label.to(device))
+
+
+class AugmentedCrops(Dataset[tuple[Tensor, Tensor]]):
+    """One random crop of each image, warped, turned and of another exposure."""
+
+    def __init__(self, images: Sequence[LabelledImage], size: int) -> None:
+        self.size = size
+        self.images = [
+            (torch.from_numpy(normalize(image.image)), torch.from_numpy(image.label.astype("int64")))
+            for image in images
+            if image.label is not None
+        ]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        pair = random_crop(*self.images[index], self.size)
+        image, label = random_quarter_turn(*random_flips(*pair))
+        if torch.rand(()) < 0.5:
+            image, label = random_warp(image, label)
+        return random_intensity(image), label
+
+
+def collate(items: Sequence[tuple[Tensor, Tensor]]) -> Crops:
+    return Crops(torch.stack([image for image, _ in items])[:, None], torch.stack([label for _, label in items]))
+
+
+class PixelObjective(nn.Module):
+    """The loss of the embedding, with its score on the map of centres, and that of the foreground map.
+
+    The score map of the paper says both where objects are and where their centres are. For pixels the two part: a
+    border pixel is certainly of an object and certainly far from its centre.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        if settings.embedding == "margin":
+            self.instances: nn.Module = LearnableMarginLoss()
+        else:
+            self.instances = ProbabilisticEmbeddingLoss(SeedMSELoss(), per_instance_dice=True)
+
+    def forward(self, network: nn.Module, crops: Crops) -> Mapping[str, Tensor]:
+        output = network(crops.image)
+        instance, semantic = dense_targets(crops.label, output.shape)
+        index = index_instances(instance, output.batch)
+        center = _one_column(output.logits, CENTER)
+        if isinstance(output.packed, MarginOutput):
+            terms = self.instances(MarginOutput(output.embedding, center), index, semantic, output.batch)
+        else:
+            terms = self.instances(HeadOutput(output.embedding, center), index, semantic, output.batch)
+        foreground = foreground_loss(output.logits[:, FOREGROUND], (semantic > 0).to(output.logits))
+        return {**terms, "foreground": foreground, "loss": terms["loss"] + foreground}
+
+
+def foreground_loss(logits: Tensor, inside: Tensor) -> Tensor:
+    """Binary cross entropy plus Dice of a map: 1 − (2 Σ p y + 1) / (Σ p + Σ y + 1), over all pixels of the batch."""
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * inside).sum() + 1) / (p.sum() + inside.sum() + 1)
+    return F.binary_cross_entropy_with_logits(logits, inside) + dice
+
+
+def _one_column(logits: Tensor, column: int) -> Tensor:
+    """Logits of background and one class whose softmax is the sigmoid of one column."""
+    return F.pad(logits[:, column : column + 1], (1, 0))
+
+
+def new_model(options: Options, fabric: Fabric) -> Model:
+    """With weights of the seed, or those of ``options.start_from``."""
+    fabric.seed_everything(options.seed, verbose=False)
+    settings = Settings.of(options)
+    network = Network(settings)
+    if options.start_from is not None:
+        network.load_state_dict(Model.load(options.start_from).network.state_dict())
+    return Model(network, settings)
+
+
+def train_model(
+    model: Model, images: Sequence[LabelledImage], objective: nn.Module, options: Options, fabric: Fabric
+) -> list[dict[str, float]]:
+    """Train the model's network in place; the mean of each term in each epoch."""
+    batches = SeededBatches(
+        len(images),
+        chosen(options.batch_size),
+        seed=options.seed,
+        draws=options.epoch_crops,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+    )
+    workers = chosen(options.workers)
+    loader = DataLoader(
+        SeededItems(AugmentedCrops(images, options.crop)),
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=fabric.device.type == "cuda",
+        collate_fn=collate,
+    )
+    epochs, rate = chosen(options.epochs), chosen(options.learning_rate)
+    optimizer = torch.optim.AdamW(model.network.parameters(), rate, weight_decay=1e-4)
+    schedule = OneCycleLR(optimizer, rate, total_steps=epochs * len(batches), pct_start=0.2, cycle_momentum=False)
+    training = Training(model.network, optimizer, schedule, settings=model.settings.stored())
+    if options.resume:
+        training.resume(options.output / LAST, fabric)
+    fabric.print(f"{len(images)} images; {epochs} epochs of {len(batches)} steps of {options.batch_size} crops")
+    start = time.perf_counter()
+    history = train(
+        fabric,
+        training,
+        loader,
+        objective,
+        epochs=epochs,
+        folder=options.output,
+        max_norm=options.max_norm,
+        save_every=options.save_every,
+    )
+    fabric.print(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
+    model.network.eval()
+    return history

@@ -1,0 +1,188 @@
+"""Images, volumes and label images from PNG, TIFF, OME-TIFF and npy files, and pairs of them from two folders.
+
+    for image in read_pairs("images", "labels"):   # names without ending match
+        ...
+
+TIFF goes through tifffile, which knows OME-TIFF, stacks, 16 bit and what microscopes write beside; PNG and the rest
+through imageio. Volumes are (Z, Y, X).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probemb_adapters.files import replaced_file
+from probemb_adapters.images.pairs import Array, LabelledImage
+
+try:
+    import imageio.v3 as imageio
+    import tifffile
+except ImportError as error:
+    raise ImportError(f'images need imageio and tifffile ({error}): pip install "probemb-lib[images]"') from error
+
+TIFF = (".tif", ".tiff")
+ENDINGS = (*TIFF, ".png", ".npy", ".jpg", ".jpeg", ".bmp")
+
+
+def read_image(path: str | Path, *, channel: int | None = None) -> Array:
+    """One grey image (H, W) or volume (Z, Y, X), in the number type of the file.
+
+    Colour and several channels are a choice that nobody can make for the user: name the channel. RGB whose channels
+    are equal is grey. Axes of size 1 beyond two are dropped.
+
+    Args:
+        path: .png, .tif, .tiff (OME-TIFF too), .npy, .jpg, .bmp.
+        channel: of several, from 0. TIFF names its axes. In npy files three axes are a volume, and channels are the
+            last axis where one is asked for.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another ending, a damaged file, several channels and none named, a channel or axes that the file
+            does not have, or numbers that are neither integers nor floating point.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: expected an image")
+    image, axes = _read(path, channel)
+    if image.dtype.kind not in "uif":
+        raise ValueError(f"{path}: expected integers or floating point, got {image.dtype}")
+    if (axis := next((i for i, name in enumerate(axes) if name in "CS"), None)) is not None:
+        image = _one_channel(path, image, axis, channel)
+    elif channel:
+        raise ValueError(f"{path}: expected channel {channel}, got one channel only")
+    while image.ndim > 2 and 1 in image.shape:  # an image may have one row
+        image = image.squeeze(image.shape.index(1))
+    if image.ndim not in (2, 3):
+        raise ValueError(
+            f"{path}: expected an image (H, W) or a volume (Z, Y, X), got {image.shape}; save one time and position "
+            "a file"
+        )
+    return image
+
+
+def read_labels(path: str | Path) -> NDArray[np.int64]:
+    """A label image: 0 background, 1 … n instances, (H, W) or (Z, Y, X).
+
+    Raises:
+        FileNotFoundError, ValueError: as of :func:`read_image`, or numbers that are negative or not whole.
+    """
+    label = read_image(path)
+    if label.size and (not np.isfinite(label).all() or label.min() < 0 or (label != np.floor(label)).any()):
+        raise ValueError(f"{path}: expected a label image of whole numbers >= 0, got {label.dtype} with others")
+    return label.astype(np.int64)
+
+
+def read_pairs(images: str | Path, labels: str | Path, *, channel: int | None = None) -> Iterator[LabelledImage]:
+    """Images of one folder with the label images of another, matched by name without ending, in the order of names.
+
+    The folders are compared at once; files are read one after the other.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder is missing or holds no image, a name occurs twice in one, an image has
+            no label image or the other way round, or, while reading, their shapes differ or a file is damaged.
+    """
+    first, second = _by_name(Path(images)), _by_name(Path(labels))
+    lone = [f"{images} has no match for {second[n].name}" for n in sorted(second.keys() - first.keys())]
+    lone += [f"{labels} has no match for {first[n].name}" for n in sorted(first.keys() - second.keys())]
+    if lone:
+        raise ValueError(f"expected the same names in both folders, got {len(lone)} alone: {'; '.join(lone[:5])}")
+    return (_pair(first[name], second[name], channel) for name in sorted(first))
+
+
+def write_labels(path: str | Path, label: Array) -> None:
+    """Write a label image or volume as TIFF or npy, or, up to 65,535 in two axes, as PNG; unsigned, of 16 or 32 bit.
+
+    Raises:
+        ValueError: another ending, numbers that are not whole, negative or too large, or a volume as PNG.
+    """
+    path = Path(path)
+    most = int(label.max(initial=0))
+    if label.dtype.kind not in "ui" or label.min(initial=0) < 0 or most >= 2**32:
+        raise ValueError(f"expected labels of integers from 0 to 4294967295, got {label.dtype} from {label.min()}")
+    narrow = label.astype(np.uint16 if most < 2**16 else np.uint32)
+    ending = path.suffix.lower()
+    if ending not in (*TIFF, ".png", ".npy"):
+        raise ValueError(f"{path}: expected the ending .tif, .tiff, .png or .npy")
+    if ending == ".png" and (label.ndim != 2 or most >= 2**16):
+        raise ValueError(f"{path}: PNG holds (H, W) up to 65535, got {label.shape} up to {most}; write a .tif")
+    with replaced_file(path) as temporary, temporary.open("wb") as file:
+        if ending == ".npy":
+            np.save(file, narrow)
+        elif ending == ".png":
+            imageio.imwrite(file, narrow, plugin="pillow", extension=".png")
+        else:
+            axes = {"axes": "ZYX"[-narrow.ndim :]}
+            tifffile.imwrite(file, narrow, photometric="minisblack", compression="zlib", metadata=axes)
+
+
+def _read(path: Path, channel: int | None) -> tuple[Array, str]:
+    """The array and a letter for each of its axes: C or S for channels."""
+    ending = path.suffix.lower()
+    try:
+        if ending in TIFF:
+            with tifffile.TiffFile(path) as file:
+                series = file.series[0]
+                return series.asarray(), series.axes
+        if ending == ".npy":
+            image: Array = np.load(path)
+            return image, "?" * (image.ndim - 1) + "S" if channel is not None and image.ndim > 2 else "?" * image.ndim
+        if ending in ENDINGS:
+            image = np.asarray(imageio.imread(path, plugin="pillow"))
+            return image, "??S" if image.ndim == 3 else "?" * image.ndim
+    except (OSError, EOFError, ValueError, IndexError, SyntaxError, tifffile.TiffFileError) as error:
+        raise ValueError(f"{path}: not a readable {ending} file ({error})") from error
+    raise ValueError(f"{path}: expected one of {', '.join(ENDINGS)}")
+
+
+def _one_channel(path: Path, image: Array, axis: int, channel: int | None) -> Array:
+    channels = np.moveaxis(image, axis, 0)
+    if channel is not None:
+        if not 0 <= channel < len(channels):
+            raise ValueError(f"{path}: expected channel {channel}, got channels 0 to {len(channels) - 1}")
+        return channels[channel]
+    opaque = len(channels) in (2, 4) and bool((channels[-1] == channels[-1].flat[0]).all())
+    shown = channels[:-1] if opaque and path.suffix.lower() not in TIFF else channels
+    if not all(np.array_equal(other, shown[0]) for other in shown[1:]):
+        raise ValueError(f"{path}: expected one channel, got {len(channels)} that differ; name one by channel=0")
+    return shown[0]
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing: expected a folder of images ({', '.join(ENDINGS)})")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
+            name = name_of(path)
+            if name in found:
+                raise ValueError(f"{folder}: expected each name once, got {found[name].name} and {path.name}")
+            found[name] = path
+    if not found:
+        raise ValueError(f"{folder}: expected images ({', '.join(ENDINGS)}), got none")
+    return found
+
+
+def name_of(path: str | Path) -> str:
+    """The name without folder and ending, `.ome.tif` being one.
+
+    >>> name_of("folder/cell.01.ome.tif")
+    'cell.01'
+    """
+    return Path(path).stem.removesuffix(".ome")
+
+
+def _pair(image: Path, label: Path, channel: int | None) -> LabelledImage:
+    pair = LabelledImage(name_of(image), read_image(image, channel=channel), read_labels(label))
+    _same_shape(image, pair.image.shape, label, pair.label)
+    return pair
+
+
+def _same_shape(image: Path, shape: Sequence[int], label: Path, labels: NDArray[Any] | None) -> None:
+    if labels is None or labels.shape != tuple(shape):
+        got = None if labels is None else labels.shape
+        raise ValueError(f"expected image and labels of one shape, got {tuple(shape)} in {image} and {got} in {label}")

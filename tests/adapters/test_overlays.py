@@ -1,0 +1,48 @@
+"""Pictures of images: who matches shares a colour, and what is wrong shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from probemb_adapters.report.overlays import ImageResult, overlay, overlay_sheet
+
+IMAGE = np.linspace(0, 1, 400).reshape(20, 20)
+
+
+def some_result(*, with_truth: bool) -> ImageResult:
+    truth, found = np.zeros((20, 20), np.uint16), np.zeros((20, 20), np.int32)
+    truth[2:8, 2:8], truth[12:18, 12:18] = 1, 2
+    found[2:8, 3:8], found[2:6, 12:16] = 5, 1  # one right, one false; the second is missed
+    return ImageResult("image", IMAGE, truth if with_truth else None, found)
+
+
+def test_borders_are_in_full_colour() -> None:
+    label = np.zeros((20, 20), np.int64)
+    label[5:10, 5:10] = 1
+    picture = overlay(IMAGE, label, np.array([[1.0, 0.5, 0.0]]))
+    assert picture.shape == (20, 20, 3)
+    np.testing.assert_allclose(picture[5, 5], [1.0, 0.5, 0.0])
+    grey = picture[15, 15]
+    assert grey[0] == grey[1] == grey[2]
+    assert picture[7, 7, 0] > picture[7, 7, 2] > 0
+    np.testing.assert_array_equal(overlay(np.zeros((4, 4)), np.zeros((4, 4), int), np.zeros((0, 3))), 0)
+
+
+@pytest.mark.parametrize("with_truth", [True, False])
+def test_a_sheet(tmp_path: Path, with_truth: bool) -> None:
+    path = overlay_sheet([some_result(with_truth=with_truth)] * 2, tmp_path / "sheet.png", title="Nuclei")
+    picture = matplotlib.image.imread(path)
+    red = (picture[..., 0] > 0.8) & (picture[..., 1] < 0.15) & (picture[..., 2] < 0.15)
+    assert red.any() == with_truth  # the false one
+    assert picture.shape[1] == (960 if with_truth else 640)
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        overlay_sheet([], tmp_path / "sheet.png")
+    empty = ImageResult("empty", IMAGE, np.zeros((20, 20), int), np.zeros((20, 20), int))
+    assert overlay_sheet([empty], tmp_path / "sheet.png").is_file()
