@@ -144,12 +144,12 @@ def _one_channel(path: Path, image: Array, axis: int, channel: int | None) -> Ar
     if channel is not None:
         if not 0 <= channel < len(channels):
             raise ValueError(f"{path}: expected channel {channel}, got channels 0 to {len(channels) - 1}")
-        return channels[channel]
+        return np.asarray(channels[channel])
     opaque = len(channels) in (2, 4) and bool((channels[-1] == channels[-1].flat[0]).all())
     shown = channels[:-1] if opaque and path.suffix.lower() not in TIFF else channels
     if not all(np.array_equal(other, shown[0]) for other in shown[1:]):
         raise ValueError(f"{path}: expected one channel, got {len(channels)} that differ; name one by channel=0")
-    return shown[0]
+    return np.asarray(shown[0])
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

@@ -59,7 +59,7 @@ class Network(nn.Module):
             upsample="nontrainable",
         )
         self.unet.final_conv = nn.Identity()
-        self.unet.to(memory_format=torch.channels_last)  # a third faster on the CPU
+        self.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on the CPU
         scale, std = settings.offset_scale, settings.initial_std
         if settings.embedding == "margin":
             margin = LearnableMarginHead(width, 2, dim=2, offset_scale=scale, initial_margin=2 * std, hidden=HIDDEN)
