@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from paths import PROJECT
 
 from probemb_adapters.experiments.images.evaluation import (
     average_precision,
@@ -20,7 +21,7 @@ from probemb_adapters.experiments.images.evaluation import (
 from probemb_adapters.experiments.images.model import Model, Network, join_similar, named_models
 from probemb_adapters.experiments.images.options import Options, Settings, resolve
 from probemb_adapters.experiments.images.training import AugmentedCrops, Crops, PixelObjective, collate, foreground_loss
-from probemb_adapters.images import LabelledImage
+from probemb_adapters.images import LabelledImage, read_nuclei, read_sides
 from probemb_adapters.training.checkpoint import save_checkpoint
 from probemb_lib import GaussianEmbedding, greedy_cluster
 
@@ -205,3 +206,11 @@ def test_options() -> None:
     for crop in (0, 100):
         with pytest.raises(SystemExit, match="expected a multiple of 16"):
             resolve(Options(crop=crop))
+
+
+def test_the_checkpoint_finds_nuclei() -> None:
+    """With its fitted settings, on the first three validation images; its numbers are in checkpoints/README.md."""
+    data = PROJECT / "data" / "nuclei" / "nuclei.npz"
+    images = read_sides(read_nuclei(data), data)["val"][:3]
+    model = Model.load(PROJECT / "checkpoints" / "nuclei.safetensors")
+    assert evaluate("checkpoint", model, images).ap["AP50"] > 0.75
