@@ -2,13 +2,13 @@
 
 A file is written beside its place under a temporary name, flushed to the disk and then renamed, which the system does
 at once: whenever the process dies, the place holds the old file or the new one. A folder of generated data is written
-beside its place, too, and its manifest says what it was made from:
+beside its place, too, and its manifest says what it was made from::
 
-report = read_manifest(root, made_from, Report)
-if report is None:
-    with replaced_folder(root) as new:
-        report = ...  # write into new
-        write_manifest(new, made_from, report)
+    report = read_manifest(root, made_from, Report)
+    if report is None:
+        with replaced_folder(root) as new:
+            report = ...  # write into new
+            write_manifest(new, made_from, report)
 """
 
 from __future__ import annotations

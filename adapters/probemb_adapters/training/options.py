@@ -1,6 +1,6 @@
 """Options of an experiment, and the part of them that its models keep: what they were made with.
 
-Each experiment derives its settings and its options from those here, so that every field is declared once:
+Each experiment derives its settings and its options from those here, so that every field is declared once::
 
     @dataclass(frozen=True)
     class Settings(TrainingSettings):   # in the model's file, equal when a training continues
