@@ -70,8 +70,8 @@ versions:
 		folder=.cache/versions/$$torch; \
 		echo "== The core's tests on $$torch, in $$folder"; \
 		test -x $$folder/bin/python || $(PYTHON) -m venv $$folder || exit 1; \
-		$$folder/bin/python -m pip install -q $$torch numpy scipy pytest hypothesis mpmath || exit 1; \
-		PYTHONPATH=$(CURDIR) $$folder/bin/python -m pytest -q -p no:cacheprovider tests/core \
+		$$folder/bin/python -m pip install -q $$torch numpy scipy pytest hypothesis mpmath torchmetrics || exit 1; \
+		PYTHONPATH=$(CURDIR):$(CURDIR)/adapters $$folder/bin/python -m pytest -q -p no:cacheprovider tests/core \
 			$(foreach file,$(wildcard tests/core/test_triton*.py) tests/core/test_objective_twins.py,--ignore=$(file)) $(ARGS) || exit 1; \
 	done
 

@@ -141,7 +141,7 @@ def test_dtypes() -> None:
         output = head(torch.randn(1, 4, 300, 2).bfloat16())
     assert output.embedding.mean.dtype == torch.float32
     assert (output.embedding.mean - grid_positions((300, 2))).abs().max() <= 1  # positions are not rounded
-    with pytest.raises(TypeError, match="expected floating-point input"):
+    with pytest.raises(TypeError, match="expected floating-point features and positions"):
         head(torch.ones(1, 4, 2, 2, dtype=torch.int64))
 
 
