@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,14 +78,15 @@ class Step:
         self.optimizer = torch.optim.Adam([*self.backbone.parameters(), *self.head.parameters()])
         self.dtype, self.device = dtype, device
 
+    def precision(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
+
     def features(self) -> Tensor:
-        precision = torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
-        with precision:
+        with self.precision():
             return self.backbone(self.x).flatten(0, 1)
 
     def output(self, features: Tensor) -> HeadOutput:
-        precision = torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
-        with precision:
+        with self.precision():
             return self.head(features, self.x.flatten(0, 1), self.batch)
 
     def objective(self, output: HeadOutput) -> Tensor:
@@ -135,9 +135,7 @@ def training_step(results: Results, setting: Setting, device: torch.device, roun
 
 def reading(results: Results, folder: Path, setting: Setting, device: torch.device) -> None:
     """Milliseconds a batch from PartNet's files through reader processes and pinned copies to the device."""
-    lacking = missing(["h5py", "torch_geometric"])
-    if lacking is None and importlib.util.find_spec("tqdm") is None:
-        lacking = "not installed: pip install tqdm"
+    lacking = missing(["h5py", "torch_geometric", "tqdm"])
     if lacking is not None:
         results.lack("Reading", lacking)
         return

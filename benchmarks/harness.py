@@ -46,6 +46,7 @@ INSTALL = {  # packages that not everyone has, by the name they are imported by
     "h5py": "pip install h5py",
     "torch_geometric": "pip install torch-geometric",
     "plyfile": "pip install plyfile",
+    "tqdm": "pip install tqdm",
     "matplotlib": "pip install matplotlib",
     "MinkowskiEngine": "make minkowski",
 }

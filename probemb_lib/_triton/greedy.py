@@ -8,8 +8,6 @@ Compiled for compute capability 8.0 and 9.0 and tested in Triton's interpreter; 
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 
@@ -48,7 +46,7 @@ def first_similar_seeds(
     strides = (*mean.stride(), *log_std.stride())
     points = (mean, log_std, order, table, limit)
     options = {"D": dim, "DOUBLE": double, "enable_fp_fusion": True}
-    with torch.cuda.device(mean.device) if mean.is_cuda else contextlib.nullcontext():
+    with torch.cuda.device_of(mean):
         table_kernel[(-(-n // TABLE_BLOCK),)](mean, log_std, order, table, n, *strides, **options, BLOCK=TABLE_BLOCK)
         while True:
             seeds = torch.empty_like(left)

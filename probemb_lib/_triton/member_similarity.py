@@ -8,8 +8,6 @@ One pass over the members in place of some twenty. Nothing is read back from the
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 import triton
 import triton.language as tl
@@ -25,7 +23,7 @@ def own_similarity(
     _, dim, count = moments.shape
     log_kappa, slopes, share = (moments.new_empty(s) for s in ((count,), (3, dim, count), (dim, count)))
     if count > 0:
-        with torch.cuda.device(moments.device) if moments.is_cuda else contextlib.nullcontext():
+        with torch.cuda.device_of(moments):
             own_kernel[(triton.cdiv(count, BLOCK),)](
                 moments.contiguous(),
                 centers.contiguous(),

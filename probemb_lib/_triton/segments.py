@@ -10,7 +10,6 @@ on the sizes alone, without atomics: results repeat to the bit. Nothing is read 
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import torch
@@ -38,7 +37,7 @@ def reduce_segments(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
     rows, result = x.reshape(count, -1), x.new_empty((*x.shape[:-1], segments))
     parts = parts_of_segment(rows.shape[1], segments)
     block = max(32, min(MAX_BLOCK, triton.next_power_of_2(rows.shape[1] // (segments * parts))))
-    with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+    with torch.cuda.device_of(x):
         if parts == 1:
             _launch(rows, ptr, result, 1, 0, largest, True, block)
         else:

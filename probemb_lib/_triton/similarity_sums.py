@@ -7,7 +7,6 @@ measures on a GPU.
 
 from __future__ import annotations
 
-import contextlib
 from typing import NamedTuple
 
 import torch
@@ -114,7 +113,7 @@ def all_clouds(
     points = mean.new_empty((num_valid, 2 * dim + groups(dim)))
     centers = c_mean.new_empty((k, shape.WIDTH))
     partial = c_mean.new_empty((rows, k, shape.COLUMNS))
-    with torch.cuda.device(mean.device) if mean.is_cuda else contextlib.nullcontext():
+    with torch.cuda.device_of(mean):
         _tabulate(mean, log_std, order, None, points)
         _tabulate(c_mean, c_log_std, None, weights, centers)
         pairs_kernel[(rows * num_clouds,)](

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +12,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from operations import Operations
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from probemb_adapters.networks import _all_clouds as all_clouds
 from probemb_adapters.networks import _by_cloud as by_cloud
@@ -189,24 +187,6 @@ def test_nearest_where_squares_overflow() -> None:
         assert_close(ours, theirs, rtol=0, atol=0)
 
 
-class Operations(TorchDispatchMode):
-    """Counts operations, views excepted: about the launches there would be on a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not func.is_view:
-            self.count[func._schema.name] += 1
-        return func(*args, **(kwargs or {}))
-
-    def read_back(self) -> int:
-        """Operations for which the host waits."""
-        names = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal")
-        return sum(self.count[name] for name in names)
-
-
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(point_geometry, "by_cloud", all_clouds)
@@ -229,8 +209,8 @@ def test_operations_do_not_grow_with_the_clouds() -> None:
         for clouds in (4, 16):
             with Operations() as operations:
                 call(cloud(clouds, 150))
-            assert operations.read_back() == 1, f"{name} waits for more than the check that values are finite"
-            counts.append(operations.count)
+            assert operations.read_backs == 1, f"{name} waits for more than the check that values are finite"
+            counts.append(operations.counts)
         assert counts[0] == counts[1], name
 
 

@@ -5,25 +5,26 @@ The loop itself is in :mod:`probemb_adapters.training`; pictures and pages in :m
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from torch.utils.data import DataLoader, Dataset
 
-from probemb_adapters.clouds import Cloud, read_clouds
+from probemb_adapters.clouds import Array, Cloud, nearest, read_clouds
 from probemb_adapters.files import replaced_file
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import contact_sheet
@@ -31,8 +32,8 @@ from probemb_adapters.report.tables import table_text
 from probemb_adapters.training import LAST, Losses, Training, gather_in_order, train
 from probemb_adapters.training.batches import SeededBatches, SeededItems
 from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from probemb_adapters.training.options import AnySettings, RunOptions, TrainingSettings
-from probemb_lib import check_batch
+from probemb_adapters.training.options import AnySettings, RunOptions, TrainingSettings, chosen
+from probemb_lib import GaussianEmbedding, Instances, check_batch
 
 try:
     from lightning_fabric import Fabric
@@ -67,6 +68,36 @@ def print_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # not what a notebook or a test has put there
             stream.reconfigure(errors="replace")
+
+
+# --- clouds of more points than a network sees
+
+
+def draw_order(count: int, points: int, seed: int) -> Tensor:
+    """The same rows for the same cloud each time, in random order, as PointNet++ takes the first in a ball."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:points]
+
+
+def at_all_points(
+    pos: Array, order: Tensor, embedding: GaussianEmbedding, found: Instances
+) -> tuple[GaussianEmbedding, Instances]:
+    """What was found at the rows ``order`` of a cloud (N, 3), given to all its points: each takes what the nearest of
+    these rows has. On the CPU."""
+    row = torch.from_numpy(nearest(pos, pos[order]))
+    found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])
+    return embedding.select(row), found
+
+
+@contextlib.contextmanager
+def tiles_bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for the ``progress`` of :func:`~probemb_lib.cluster_tiles`."""
+    with tqdm(desc="tiles", unit="tile", leave=False) as bar:
+
+        def progress(done: int, tiles: int) -> None:
+            bar.total = tiles
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 # --- training
@@ -115,30 +146,13 @@ def train_network(
         )
     folder = options.output if folder is None else folder
     items = len(data)  # type: ignore[arg-type]
-    batches = SeededBatches(
-        items,
-        batch_size,
-        seed=options.seed,
-        weights=weights,
-        draws=draws or max(items, batch_size),
-        process=fabric.global_rank,
-        processes=fabric.world_size,
-    )
-    loader = DataLoader(
-        SeededItems(data),
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=fabric.device.type == "cuda",
-        collate_fn=Batch.from_data_list,
-    )
+    draws = draws or max(items, batch_size)
+    loader = seeded_loader(data, options, fabric, draws=draws, weights=weights, collate=Batch.from_data_list)
     optimizer = torch.optim.Adam(network.parameters(), rate)
-    schedule = learning_rate_schedule(optimizer, options, epochs * len(batches))
+    schedule = learning_rate_schedule(optimizer, options, epochs * len(loader))
     training = Training(network, optimizer, schedule, settings=dict(settings))
-    if options.resume:
-        training.resume(folder / LAST, fabric)
-    fabric.print(
-        f"{items} clouds; {epochs} epochs of {len(batches)} steps, a step: {batch_size} clouds, on "
+    text = (
+        f"{items} clouds; {epochs} epochs of {len(loader)} steps, a step: {batch_size} clouds, on "
         f"{fabric.world_size} x {fabric.device.type}"
     )
     checked = False
@@ -150,13 +164,58 @@ def train_network(
             fabric.print(*_findings(batch, num_classes, settings.get("offset_scale")), sep="", end="")
         return compute_losses(network, batch)
 
+    return run_epochs(training, loader, losses, options, fabric, text, folder)
+
+
+def seeded_loader(
+    data: Dataset[Any],
+    options: RunOptions,
+    fabric: Fabric,
+    *,
+    draws: int,
+    collate: Callable[[list[Any]], Any],
+    weights: Sequence[float] | None = None,
+) -> DataLoader[Any]:
+    """This process's share of ``draws`` items an epoch, in batches that the seed decides; its length is in steps."""
+    workers = chosen(options.workers)
+    return DataLoader(
+        SeededItems(data),
+        batch_sampler=SeededBatches(
+            len(data),  # type: ignore[arg-type]
+            chosen(options.batch_size),
+            seed=options.seed,
+            weights=weights,
+            draws=draws,
+            process=fabric.global_rank,
+            processes=fabric.world_size,
+        ),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=fabric.device.type == "cuda",
+        collate_fn=collate,
+    )
+
+
+def run_epochs(
+    training: Training,
+    loader: DataLoader[Any],
+    compute_losses: Callable[[nn.Module, Any], Losses],
+    options: RunOptions,
+    fabric: Fabric,
+    text: str,
+    folder: Path,
+) -> list[dict[str, float]]:
+    """All epochs, or those that are left where the options ask to resume; prints ``text`` and the time."""
+    if options.resume:
+        training.resume(folder / LAST, fabric)
+    fabric.print(text)
     start = time.perf_counter()
     history = train(
         fabric,
         training,
         loader,
-        losses,
-        epochs=epochs,
+        compute_losses,
+        epochs=chosen(options.epochs),
         folder=folder,
         max_norm=options.max_norm,
         save_every=options.save_every,
@@ -214,6 +273,15 @@ def load_model(
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is no model of this script: {error}") from error
     return network.eval(), tuple(state["classes"]), settings
+
+
+def distinct_names(paths: Sequence[Path], kinds: Sequence[str]) -> list[str]:
+    """A name for each model: what it is of, and its file where two are of one kind.
+
+    >>> distinct_names([Path("a"), Path("b"), Path("c")], ["mse", "full", "mse"])
+    ['mse (a)', 'full', 'mse (c)']
+    """
+    return [kind if kinds.count(kind) == 1 else f"{kind} ({path})" for path, kind in zip(paths, kinds, strict=True)]
 
 
 # --- results

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from probemb_adapters.experiments.images.options import Settings
+from probemb_adapters.experiments.run import distinct_names
 from probemb_adapters.images import normalize
 from probemb_adapters.images.pairs import Array
-from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from probemb_lib import (
     DenseHead,
     DenseOutput,
@@ -102,7 +103,7 @@ class Model:
         try:
             settings = Settings.read(state["about"])
             network = Network(settings)
-            network.load_state_dict(state["model"])
+            load_weights(network, state["model"])
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is no model of nuclei_unet.py: {error}") from error
         return cls(network.eval(), settings)
@@ -204,6 +205,5 @@ def join_similar(found: Instances, threshold: float) -> Instances:
 def named_models(paths: Sequence[Path]) -> dict[str, Model]:
     """Models by their embedding, and by their file where two have the same."""
     models = {path: Model.load(path) for path in paths}
-    embeddings = [model.settings.embedding for model in models.values()]
-    names = [e if embeddings.count(e) == 1 else f"{e} ({path})" for path, e in zip(models, embeddings, strict=True)]
+    names = distinct_names(list(models), [model.settings.embedding for model in models.values()])
     return dict(zip(names, models.values(), strict=True))

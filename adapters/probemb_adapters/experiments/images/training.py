@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,10 +10,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from probemb_adapters.experiments.images.model import CENTER, FOREGROUND, Model, Network
 from probemb_adapters.experiments.images.options import Options, Settings
+from probemb_adapters.experiments.run import run_epochs, seeded_loader
 from probemb_adapters.images import LabelledImage, normalize
 from probemb_adapters.images.augment import (
     random_crop,
@@ -23,8 +23,7 @@ from probemb_adapters.images.augment import (
     random_quarter_turn,
     random_warp,
 )
-from probemb_adapters.training import LAST, Training, train
-from probemb_adapters.training.batches import SeededBatches, SeededItems
+from probemb_adapters.training import Training
 from probemb_adapters.training.options import chosen
 from probemb_lib import (
     HeadOutput,
@@ -126,41 +125,13 @@ def train_model(
     model: Model, images: Sequence[LabelledImage], objective: nn.Module, options: Options, fabric: Fabric
 ) -> list[dict[str, float]]:
     """Train the model's network in place; the mean of each term in each epoch."""
-    batches = SeededBatches(
-        len(images),
-        chosen(options.batch_size),
-        seed=options.seed,
-        draws=options.epoch_crops,
-        process=fabric.global_rank,
-        processes=fabric.world_size,
-    )
-    workers = chosen(options.workers)
-    loader = DataLoader(
-        SeededItems(AugmentedCrops(images, options.crop)),
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=fabric.device.type == "cuda",
-        collate_fn=collate,
-    )
+    data = AugmentedCrops(images, options.crop)
+    loader = seeded_loader(data, options, fabric, draws=options.epoch_crops, collate=collate)
     epochs, rate = chosen(options.epochs), chosen(options.learning_rate)
     optimizer = torch.optim.AdamW(model.network.parameters(), rate, weight_decay=1e-4)
-    schedule = OneCycleLR(optimizer, rate, total_steps=epochs * len(batches), pct_start=0.2, cycle_momentum=False)
+    schedule = OneCycleLR(optimizer, rate, total_steps=epochs * len(loader), pct_start=0.2, cycle_momentum=False)
     training = Training(model.network, optimizer, schedule, settings=model.settings.stored())
-    if options.resume:
-        training.resume(options.output / LAST, fabric)
-    fabric.print(f"{len(images)} images; {epochs} epochs of {len(batches)} steps of {options.batch_size} crops")
-    start = time.perf_counter()
-    history = train(
-        fabric,
-        training,
-        loader,
-        objective,
-        epochs=epochs,
-        folder=options.output,
-        max_norm=options.max_norm,
-        save_every=options.save_every,
-    )
-    fabric.print(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
+    text = f"{len(images)} images; {epochs} epochs of {len(loader)} steps of {options.batch_size} crops"
+    history = run_epochs(training, loader, objective, options, fabric, text, options.output)
     model.network.eval()
     return history

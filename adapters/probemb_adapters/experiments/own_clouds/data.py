@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +16,10 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import Compose, RandomRotate
 
 from probemb_adapters.clouds import Array, Cloud, Up, check_digits, read_clouds, y_up
+from probemb_adapters.experiments.run import draw_order
 from probemb_adapters.partnet import EvaluationTargets, upright_augmentation
 from probemb_lib import Finding, GaussianEmbedding, check_batch, index_instances
+from probemb_lib.aggregate import instance_classes
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 
 SPLITS = ("train", "val", "test")
@@ -239,11 +240,6 @@ class TrainingClouds(Dataset[Data]):
         return drawn
 
 
-def draw_order(count: int, points: int, seed: int) -> torch.Tensor:
-    """The same rows for the same cloud each time, in random order, as PointNet++ takes the first in a ball."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:points]
-
-
 def _rows(cloud: Data, rows: torch.Tensor) -> Data:
     return Data(pos=cloud.pos[rows], instance=cloud.instance[rows], semantic=cloud.semantic[rows])
 
@@ -271,12 +267,10 @@ class TestClouds:
 def _targets(data: Data, classes: int) -> EvaluationTargets:
     """The instances of a cloud, each with the class of most of its points; those without a class are ignored."""
     index = index_instances(data.instance)
-    member = (index.index >= 0) & (data.semantic > 0)
-    votes = torch.zeros(len(index.size), classes, dtype=torch.int64)
-    one: Any = torch.ones_like(data.instance[member])
-    votes.index_put_((index.index[member], data.semantic[member] - 1), one, accumulate=True)
-    named = votes.sum(1) > 0
+    named_classes = torch.where(data.semantic > 0, data.semantic - 1, IGNORED)
+    of_instance = instance_classes(named_classes, index, classes)
+    named = of_instance >= 0
     row = torch.where(named, named.cumsum(0) - 1, NO_INSTANCE)
     of = torch.cat([row, row.new_tensor([NO_INSTANCE])])[index.index]  # -1 is the last
     other = (data.instance == IGNORED) | ((index.index >= 0) & (of < 0))
-    return EvaluationTargets(of, votes[named].argmax(1), other)
+    return EvaluationTargets(of, of_instance[named], other)

@@ -12,11 +12,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from probemb_adapters.clouds import nearest, write_instances
-from probemb_adapters.experiments.own_clouds.data import draw_order, fingerprint
+from probemb_adapters.clouds import write_instances
+from probemb_adapters.experiments.own_clouds.data import fingerprint
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.tiles import LARGE, predict_tiles
-from probemb_adapters.experiments.run import clouds_to_predict
+from probemb_adapters.experiments.run import at_all_points, clouds_to_predict, draw_order
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import ShapeResult, instance_colors
 from probemb_adapters.training.options import RunOptions
@@ -59,9 +59,7 @@ def _predict_whole(model: Model, pos: Tensor, fabric: Fabric, seed: int) -> tupl
     order = draw_order(len(pos), model.points, seed)
     embedding, probabilities = model.predict(pos[order], fabric)
     found = model.cluster(embedding, probabilities).to("cpu")
-    row = torch.from_numpy(nearest(pos.numpy(), pos[order].numpy()))
-    found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])
-    return embedding.to("cpu").select(row), found
+    return at_all_points(pos.numpy(), order, embedding.to("cpu"), found)
 
 
 def _counts(model: Model, semantic: Tensor) -> str:

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from probemb_adapters.clouds import Cloud
 from probemb_adapters.experiments.own_clouds.data import (
     SPLITS,
+    Frame,
     TestClouds,
     check_classes,
     class_values,
@@ -28,6 +29,7 @@ from probemb_adapters.experiments.own_clouds.options import Options, resolve
 from probemb_adapters.experiments.own_clouds.training import new_model, train_model, with_lengths
 from probemb_adapters.report.tables import table_text
 from probemb_adapters.training import LAST
+from probemb_lib import Finding
 
 _LINES = 10  # of findings that a training prints
 
@@ -67,8 +69,8 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
         seen=tuple(fingerprint(cloud) for name in ("train", "val") for cloud in split[name]),
     )
     options = resolve(options, len(split["train"]), max(len(cloud.pos) for cloud in split["train"]))
-    model = new_model(options, fabric)
-    data = [labelled_data(cloud, model.frame, known) for cloud in split["train"]]
+    frame = Frame(options.up, options.unit)
+    data = [labelled_data(cloud, frame, known) for cloud in split["train"]]
     options = with_lengths(options, data)
     model = new_model(options, fabric)
     fabric.print(
@@ -119,12 +121,16 @@ def run_check(folder: Path, instance: str | None, semantic: str | None, backgrou
         What to print, and whether a finding is an error.
     """
     clouds = read_labelled(folder, instance, semantic, background)
-    found = [(cloud, finding) for cloud in clouds for finding in findings_of(cloud)]
+    found = _findings(clouds)
     lines = [*notes_of(clouds), *(f"{cloud.name}: {finding}" for cloud, finding in found)]
     classes = class_values(clouds)
     told = f"classes {', '.join(map(str, classes))}" if classes else "no classes"
     lines.append(f"{len(clouds)} clouds, {told}, {len(found)} findings")
     return "\n".join(lines), any(finding.level == "error" for _, finding in found)
+
+
+def _findings(clouds: Sequence[Cloud]) -> list[tuple[Cloud, Finding]]:
+    return [(cloud, finding) for cloud in clouds for finding in findings_of(cloud)]
 
 
 def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
@@ -133,7 +139,7 @@ def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
     Raises:
         ValueError: one is an error.
     """
-    found = [(cloud, finding) for cloud in clouds for finding in findings_of(cloud)]
+    found = _findings(clouds)
     lines = [f"{cloud.name}: {finding}" for cloud, finding in found]
     if len(lines) > _LINES:
         lines = [*lines[:_LINES], f"{len(lines) - _LINES} more: probemb check lists them"]

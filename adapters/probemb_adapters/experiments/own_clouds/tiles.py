@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from tqdm import tqdm
 
 from probemb_adapters.clouds import nearest
-from probemb_adapters.experiments.own_clouds.data import Frame, draw_order
+from probemb_adapters.experiments.own_clouds.data import Frame
 from probemb_adapters.experiments.own_clouds.model import Model
+from probemb_adapters.experiments.run import draw_order, tiles_bar
 from probemb_lib import GaussianEmbedding, Instances, cluster_tiles, refine_instances
 
 LARGE = 1.5
@@ -42,24 +42,18 @@ def predict_tiles(model: Model, pos: Tensor, fabric: Fabric, seed: int) -> tuple
         score[rows] = probabilities.cpu()[row]
         return GaussianEmbedding(mean[rows], log_std[rows]), score[rows]
 
-    bar = tqdm(desc="tiles", unit="tile", leave=False)
-
-    def progress(done: int, tiles: int) -> None:
-        bar.total = tiles
-        bar.update(done - bar.n)
-
     tall = float(pos[:, 1].max() - pos[:, 1].min()) > _TALL
-    found = cluster_tiles(
-        pos,
-        predict,
-        tile_size=_CELL,
-        overlap=_OVERLAP,
-        axes=(0, 1, 2) if tall else (0, 2),
-        threshold=model.threshold,
-        background=model.background,
-        progress=progress,
-    )
-    bar.close()
+    with tiles_bar() as progress:
+        found = cluster_tiles(
+            pos,
+            predict,
+            tile_size=_CELL,
+            overlap=_OVERLAP,
+            axes=(0, 1, 2) if tall else (0, 2),
+            threshold=model.threshold,
+            background=model.background,
+            progress=progress,
+        )
     embedding = GaussianEmbedding(mean, log_std)
     if model.settings.refine:
         found = refine_instances(embedding, score, found, background=model.background)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from probemb_adapters.experiments.partnet.options import Options, Settings, resolve
-from probemb_adapters.experiments.run import load_model, save_model
+from probemb_adapters.experiments.run import distinct_names, load_model, save_model
 from probemb_adapters.experiments.variants import DETERMINISTIC, HEADS, Embedding
 from probemb_adapters.networks.pointnet2 import PointNet2, local_covariance
 from probemb_lib import GaussianEmbedding, HeadOutput, Instances, greedy_cluster
@@ -136,8 +136,7 @@ class Model:
 def named_models(paths: Sequence[Path]) -> dict[str, Model]:
     """Models by their embedding, and by their file where two have the same."""
     models = {path: Model.load(path) for path in paths}
-    embeddings = [model.settings.embedding for model in models.values()]
-    names = [e if embeddings.count(e) == 1 else f"{e} ({path})" for path, e in zip(models, embeddings, strict=True)]
+    names = distinct_names(list(models), [model.settings.embedding for model in models.values()])
     return dict(zip(names, models.values(), strict=True))
 
 

@@ -9,10 +9,10 @@ from lightning_fabric import Fabric
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from probemb_adapters.clouds import nearest, unit_sphere, write_instances
+from probemb_adapters.clouds import unit_sphere, write_instances
 from probemb_adapters.experiments.partnet.model import Model
 from probemb_adapters.experiments.partnet.options import Options
-from probemb_adapters.experiments.run import clouds_to_predict, print_any_name
+from probemb_adapters.experiments.run import at_all_points, clouds_to_predict, draw_order, print_any_name
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import ShapeResult, instance_colors
 
@@ -31,12 +31,10 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
         pos = unit_sphere(cloud.pos, options.up)
         # As many points as in training; the others take what their nearest neighbour has.
-        order = torch.randperm(len(pos), generator=torch.Generator().manual_seed(options.seed))[: options.points]
+        order = draw_order(len(pos), options.points, options.seed)
         embedding, probabilities = model.predict(Data(pos=torch.from_numpy(pos[order])), fabric)
         found = model.cluster(embedding, probabilities, options.threshold)
-        row = torch.from_numpy(nearest(pos, pos[order]))
-        embedding = embedding.select(row)
-        found = replace(found, label=found.label[row], seed=order[found.seed], point_batch=found.point_batch[row])
+        embedding, found = at_all_points(pos, order, embedding, found)
         colors = (255 * instance_colors(len(found))).astype("uint8")
         write_instances(options.output / cloud.name, cloud, found, embedding, colors)
         rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)

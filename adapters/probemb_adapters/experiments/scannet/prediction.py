@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from probemb_adapters.clouds import Array, Cloud, far_offset, write_instances
-from probemb_adapters.experiments.run import clouds_to_predict, print_any_name
+from probemb_adapters.experiments.run import clouds_to_predict, print_any_name, tiles_bar
 from probemb_adapters.experiments.scannet.evaluation import scene_result
 from probemb_adapters.experiments.scannet.model import MIN_POINTS, MIN_SCORE, Model
 from probemb_adapters.experiments.scannet.options import Options
@@ -34,23 +34,17 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
             whole[rows] = part.to(whole)
         return embedding, probabilities
 
-    bar = tqdm(desc="tiles", unit="tile", leave=False)
-
-    def progress(done: int, tiles: int) -> None:
-        bar.total = tiles
-        bar.update(done - bar.n)
-
-    found = cluster_tiles(
-        data.pos,
-        predict,
-        tile_size=options.tile_size,
-        overlap=options.tile_overlap,
-        threshold=model.setting,
-        min_score=MIN_SCORE,
-        min_points=MIN_POINTS,
-        progress=progress,
-    )
-    bar.close()
+    with tiles_bar() as progress:
+        found = cluster_tiles(
+            data.pos,
+            predict,
+            tile_size=options.tile_size,
+            overlap=options.tile_overlap,
+            threshold=model.setting,
+            min_score=MIN_SCORE,
+            min_points=MIN_POINTS,
+            progress=progress,
+        )
     return found, seen
 
 

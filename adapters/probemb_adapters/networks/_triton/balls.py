@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from probemb_adapters.networks._triton.squares import coordinates, squared_norm
+from probemb_adapters.networks._triton.squares import coordinates, own_points, squared_norm
 
 LANES = 32
 
@@ -23,17 +23,7 @@ def balls_kernel(
     centers, planes, limit, index, num_centers, points, plane, count, LANES: tl.constexpr, GROUP: tl.constexpr
 ):
     """centers (B, M, 3), planes (3, B, N) with ``plane`` = B N, limit (), index (B, M, count)."""
-    blocks = tl.cdiv(num_centers, LANES)
-    cloud = (tl.program_id(0) // blocks).to(tl.int64)
-    lane = tl.program_id(0) % blocks * LANES + tl.arange(0, LANES)
-    live = lane < num_centers
-    row = cloud * num_centers + lane
-    x = tl.load(centers + 3 * row, mask=live, other=0.0)
-    y = tl.load(centers + 3 * row + 1, mask=live, other=0.0)
-    z = tl.load(centers + 3 * row + 2, mask=live, other=0.0)
-    xs = planes + cloud * points
-    ys = xs + plane
-    zs = ys + plane
+    live, row, x, y, z, xs, ys, zs = own_points(centers, planes, num_centers, points, plane, LANES)
     most = tl.load(limit)
     ball = index + row * count
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from probemb_adapters.networks._triton.squares import coordinates, squared_norm
+from probemb_adapters.networks._triton.squares import coordinates, own_points, squared_norm
 
 LANES = 128
 
@@ -33,17 +33,7 @@ def nearest_kernel(
     GROUP: tl.constexpr,
 ):
     """queries (B, N, 3), planes (3, B, M) with ``plane`` = B M, squares and index (B, N, K)."""
-    blocks = tl.cdiv(num_queries, LANES)
-    cloud = (tl.program_id(0) // blocks).to(tl.int64)
-    lane = tl.program_id(0) % blocks * LANES + tl.arange(0, LANES)
-    live = lane < num_queries
-    row = cloud * num_queries + lane
-    x = tl.load(queries + 3 * row, mask=live, other=0.0)
-    y = tl.load(queries + 3 * row + 1, mask=live, other=0.0)
-    z = tl.load(queries + 3 * row + 2, mask=live, other=0.0)
-    xs = planes + cloud * points
-    ys = xs + plane
-    zs = ys + plane
+    live, row, x, y, z, xs, ys, zs = own_points(queries, planes, num_queries, points, plane, LANES)
 
     nearest = ()
     place = ()
