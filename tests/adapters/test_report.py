@@ -228,10 +228,29 @@ def test_equal_input_gives_equal_files_and_leaves_no_other(tmp_path: Path) -> No
     assert {p.name for p in tmp_path.iterdir()} == {"a.html", "b.html"}
 
 
-def test_twenty_shapes_stay_small(tmp_path: Path) -> None:
-    shapes = [make_shape(points=10_000)._replace(rgb=torch.zeros(10_000, 3))] * 20
-    path = write_report(tmp_path / "r.html", "t", [Section("s", shapes=shapes)])
-    assert path.stat().st_size < 12e6
+def test_many_shapes_stay_below_six_megabytes(tmp_path: Path) -> None:
+    shapes = [make_shape(points=10_000, dim=dim)._replace(rgb=torch.zeros(10_000, 3)) for dim in (3, 6)] * 15
+    sections = [Section("s", shapes=shapes), Section("of few", shapes=shapes[:1])]
+    path = write_report(tmp_path / "r.html", "t", sections)
+    assert path.stat().st_size < 6e6
+    assert payload(path, "shape-0-29")["drawn"] == 100_000 // 31
+    assert payload(write_report(path, "t", sections[1:]))["drawn"] == 8_000
+
+
+def test_the_page_opens_on_the_median_shape(tmp_path: Path) -> None:
+    """By right, false and missed instances; the first where nothing is judged."""
+    half = make_shape()  # 1 right, 2 false, 2 missed
+    none = half._replace(truth=torch.full((900,), -1), truth_classes=torch.zeros(0, dtype=torch.int64))
+    all_right = half._replace(truth=half.found.label, truth_classes=half.found.semantic)
+
+    def opened(shapes: list[ShapeResult]) -> list[str | None]:
+        tags = Page(write_report(tmp_path / "r.html", "t", [Section("s", shapes=shapes)])).tags
+        return [a["data-shape"] for _, a in tags if a.get("aria-pressed") == "true"]
+
+    assert opened([all_right, half, none]) == opened([none, half, all_right]) == ["shape-0-1"]
+    assert opened([all_right, none, half]) == ["shape-0-2"]
+    assert opened([make_shape(truth=False), all_right, half]) == ["shape-0-2"]  # of two the lesser
+    assert opened([make_shape(truth=False)] * 3) == ["shape-0-0"]
 
 
 def test_precision_recall_charts() -> None:
@@ -326,7 +345,7 @@ const drawn = (v) => panels(v).every((p) => p.dataset.state === "drawn" && p.que
 const plot = (v, kind) => v.querySelector(`[data-kind="${kind}"] .plot`);
 const key = (v, kind) => v.querySelector(`[data-kind="${kind}"] .key`).textContent;
 const eyes = (v) => panels(v).map((p) => p.querySelector(".plot")._fullLayout.scene.camera.eye);
-const rows = (v) => [...v.querySelectorAll(".parts tbody tr")];
+const rows = (v) => [...v.querySelectorAll(".instances tbody tr")];
 const press = (v, kind, i) => v.querySelectorAll(`[data-kind="${kind}"] .choice button`)[i].click();
 const chip = (i) => first().querySelectorAll(".chip")[i].click();
 const distinct = (x) => [...new Set(x)].sort();
@@ -370,9 +389,9 @@ def test_the_panels_say_what_they_show(page: Browser) -> None:
     show_first_section(page)
     page.until("rows(first()).length")
     lines = page.run("rows(first()).map((r) => [...r.cells].map((c) => c.textContent))")
-    verdicts = ["false detection: another class", "false detection", "missed: another class", "missed", "found"]
+    verdicts = ["found", "false detection: another class", "false detection", "missed: another class", "missed"]
     assert [line[0] for line in lines] == verdicts
-    assert lines[-1][1:] == ["found 1 = true 1", "leg <i>", "1.00", "1.00", "300"]
+    assert lines[0][1:] == ["found 1 = true 1", "leg <i>", "1.00", "1.00", "300"]
     assert page.run('key(first(), "truth")') == "1 of 3 found2 missed"
     assert page.run('key(first(), "found")') == "1 right2 false"
     hover = page.run('distinct(plot(first(), "found").data[0].text)')
@@ -393,9 +412,9 @@ def test_a_line_of_the_list_is_shown_alone(page: Browser) -> None:
     show_first_section(page)
     colors = 'distinct(plot(first(), "found").data[0].marker.color).length'
     assert page.run(colors) == 4  # three instances and none
-    page.run("rows(first())[0].click()")
+    page.run("rows(first())[1].click()")
     page.until(f"drawn(first()) && {colors} === 2")  # it, and all else in one pale colour
-    page.run("rows(first())[0].click()")
+    page.run("rows(first())[1].click()")
     page.until(f"drawn(first()) && {colors} === 4")
 
 

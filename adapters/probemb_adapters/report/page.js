@@ -1,6 +1,6 @@
-// Draws the clouds and charts of a report from the JSON in the page; see report.py for what lies there.
+// Draws the clouds and charts of a report from the JSON in the page; see page.py for what lies there.
 "use strict";
-(() => {
+(async () => {
   const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
   const LINES = ["#2457c5", "#e07b00", "#2c9b4b", "#8250c4", "#c2308c", "#0f97a6", "#8a8b12", "#5d6678"];
   const FADED = "#e9ebef";
@@ -18,8 +18,13 @@
   addEventListener("error", (event) => report(event.message));
   addEventListener("unhandledrejection", (event) => report(event.reason));
 
-  const ARRAYS = { u1: Uint8Array, u2: Uint16Array, i2: Int16Array, i4: Int32Array };
-  const decode = (x) => new ARRAYS[x.dtype](Uint8Array.from(atob(x.bdata), (c) => c.charCodeAt(0)).buffer);
+  const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const unpacked = (id) => new Response(new Blob([bytes(document.getElementById(id).textContent.trim())]).stream()
+    .pipeThrough(new DecompressionStream("gzip"))).text();
+  (0, eval)(await unpacked("plotly")); // as a script of its own: it defines Plotly
+
+  const ARRAYS = { i1: Int8Array, u1: Uint8Array, u2: Uint16Array, i2: Int16Array, i4: Int32Array };
+  const decode = (x) => new ARRAYS[x.dtype](bytes(x.bdata).buffer);
   const columns = (x) => {
     const values = decode(x.values), d = x.low.length;
     return x.low.map((low, a) => Float32Array.from({ length: values.length / d }, (_, i) => low + x.scale[a] * values[i * d + a]));
@@ -205,7 +210,7 @@
       }, { capture: true, passive: false });
     }
     viewers.set(root, viewer);
-    choose(viewer, root.querySelector(".chip"));
+    choose(viewer, root.querySelector('.chip[aria-pressed="true"]'));
   }
 
   function choose(viewer, chip) {
@@ -304,14 +309,14 @@
     const rows = [];
     const found = shape.found.instances;
     const iou = (x) => (x?.best ? x.best[1].toFixed(2) : "–");
-    if (shape.truth) {
-      found.forEach((x, k) => { if (x.match < 0) rows.push(["false", x, null, { truth: -1, found: k }]); });
-      shape.truth.instances.forEach((x, g) => { if (x.match < 0 && x.points) rows.push(["missed", null, x, { truth: g, found: -1 }]); });
-    }
     found.forEach((x, k) => {
       if (!shape.truth) rows.push(["found", x, null, { truth: -1, found: k }]);
       else if (x.match >= 0) rows.push(["found", x, shape.truth.instances[x.match], { truth: x.match, found: k }]);
     });
+    if (shape.truth) {
+      found.forEach((x, k) => { if (x.match < 0) rows.push(["false", x, null, { truth: -1, found: k }]); });
+      shape.truth.instances.forEach((x, g) => { if (x.match < 0 && x.points) rows.push(["missed", null, x, { truth: g, found: -1 }]); });
+    }
     const classes = [...found, ...(shape.truth?.instances ?? [])].some((x) => x.class !== null);
     const heads = ["", "", ...(classes ? ["class"] : []), "score", ...(shape.truth ? ["best IoU"] : []), "points"];
     const head = element("tr"), body = element("tbody"), table = element("table"), top = element("thead");
@@ -330,11 +335,11 @@
       line.onclick = () => { viewer.focus = same ? null : focus; draw(viewer); };
       body.append(line);
     }
-    const parts = viewer.root.querySelector(".parts"), scroll = parts.scrollTop;
+    const list = viewer.root.querySelector(".instances"), scroll = list.scrollTop;
     top.append(head);
     table.append(top, body);
-    parts.replaceChildren(...(rows.length ? [table] : []));
-    parts.scrollTop = scroll;
+    list.replaceChildren(...(rows.length ? [table] : []));
+    list.scrollTop = scroll;
   }
 
   // ---- charts ----

@@ -1,12 +1,15 @@
 """A report of a run as one HTML file: clouds to turn with the mouse, curves and tables; it needs no network.
 
 The numbers of each shape lie in the page as base64, positions once and in 16 bits; `page.js` beside this file draws
-them with plotly.js, which is copied into the page. A browser has about 16 WebGL contexts: a section therefore shows one
+them with plotly.js, which lies in the page compressed. A page of many shapes draws fewer points of each, so that it
+stays below 6 MB. A browser has about 16 WebGL contexts: a section therefore shows one
 shape at a time, which one chooses, and only sections in view hold contexts.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import importlib.metadata
 import json
 import math
@@ -39,6 +42,8 @@ _PANELS = {
     "sigma": "Uncertainty σ",
     "mean": "Embedding μ",
 }
+
+_PAGE_POINTS = 100_000  # that are drawn of all shapes together, 27 to 39 bytes each
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ def write_report(
         sections: at least one.
         text: said below the title; plain text.
         settings: anything with a telling ``str``; a mapping within is listed under its key.
-        max_points: of a shape that are drawn, the same ones in all panels. All are counted.
+        max_points: of a shape that are drawn, the same ones in all panels; fewer on a page with more than 12 shapes.
+            All are counted.
 
     Returns:
         ``path``.
@@ -99,8 +105,10 @@ def write_report(
     if max_points < 1:
         raise ValueError(f"max_points: expected at least 1, got {max_points}")
     folder = Path(__file__).parent
-    body = "\n".join(_section(section, i, max_points) for i, section in enumerate(sections))
-    guide = _guide([shape for section in sections for shape in section.shapes])
+    shapes = [shape for section in sections for shape in section.shapes]
+    drawn = min(max_points, max(1, _PAGE_POINTS // max(1, len(shapes))))
+    body = "\n".join(_section(section, i, drawn) for i, section in enumerate(sections))
+    plotly = base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii")
     page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -116,12 +124,10 @@ style-src 'unsafe-inline'; img-src data: blob:">
 <header><h1>{escape(title)}</h1>{_paragraphs(text)}</header>
 <div id="errors" role="alert" hidden></div>
 <noscript><p>The pictures and curves of this page are drawn by JavaScript, which is off here.</p></noscript>
-{guide}
+{_guide(shapes)}
 {body}
 {_settings(settings or {})}
-<script>
-{get_plotlyjs()}
-</script>
+<script type="text/plain" id="plotly">{plotly}</script>
 <script>
 {(folder / "page.js").read_text(encoding="utf-8")}</script>
 </body>
@@ -151,9 +157,9 @@ def _guide(shapes: Sequence[ShapeResult]) -> str:
     items = "".join(f"<li>{_swatch(color)}<span>{words}</span></li>" for color, words in rows)
     return (
         '<aside class="guide"><h2>How to read the pictures</h2><p>A network took the points of the <i>input</i> and '
-        "split them into single instances: the parts of a piece of furniture, or the objects of a room. For each point "
-        "it gives a Gaussian: a place <i>μ</i>, which should be the same for all points of an instance, and how unsure "
-        "it is of that place, <i>σ</i>. Points whose Gaussians overlap become one instance.</p>"
+        "split them into single instances: which points belong to one thing. For each point it gives a Gaussian: a "
+        "place <i>μ</i>, which should be the same for all points of an instance, and how unsure it is of that place, "
+        "<i>σ</i>. Points whose Gaussians overlap become one instance.</p>"
         f"<ul>{items}</ul><p><b>Drag</b> to turn, all pictures of a row turn together. <b>Ctrl + wheel</b> or pinch to "
         "zoom. Point at the cloud for details, click a line of the list to see it alone.</p></aside>"
     )
@@ -191,14 +197,14 @@ def _viewer(section: Section, number: int, max_points: int) -> str:
         )
         for shape in section.shapes
     ]
-    chips, data = [], []
+    chips, data, opened = [], [], _typical(payloads)
     for i, (shape, payload) in enumerate(zip(section.shapes, payloads, strict=True)):
         right, true, false = payload["right"], payload["true"], payload["false"]
         says = f"{len(shape.found)} found" if true is None else f"{right}/{true}"
         wrong = f"<i>{false} false</i>" if false else ""
         key = f"shape-{number}-{i}"
         chips.append(
-            f'<button type="button" class="chip" data-shape="{key}" aria-pressed="false">'
+            f'<button type="button" class="chip" data-shape="{key}" aria-pressed="{str(i == opened).lower()}">'
             f"{escape(shape.name)} <small>{says}{wrong}</small></button>"
         )
         data.append(f'<script type="application/json" id="{key}">{_json(payload)}</script>')
@@ -214,13 +220,24 @@ def _viewer(section: Section, number: int, max_points: int) -> str:
     if judged:
         right, true, false = (sum(payload[key] for payload in judged) for key in ("right", "true", "false"))
         total = f": {right} of {true} {escape(section.noun)}s found, {false} false detections at IoU 0.5"
-    choose = "Choose one (found / true):" if judged else "Choose one:"
+    choose = "Choose one (found / true), or begin with the median of them:" if judged else "Choose one:"
     count = f"{len(payloads)} {escape(section.item)}{'s' if len(payloads) > 1 else ''}{total}. {choose}"
     return (
         f'<div class="viewer"><p class="count">{count}</p><div class="chips">{"".join(chips)}</div>'
         f'<div class="about"><span class="name"></span><button type="button" class="reset">reset view</button></div>'
-        f'<div class="row">{panels}</div><div class="parts"></div>{"".join(data)}</div>'
+        f'<div class="row">{panels}</div><div class="instances"></div>{"".join(data)}</div>'
     )
+
+
+def _typical(payloads: Sequence[Mapping[str, Any]]) -> int:
+    """The shape to open: the median by F1 of found and true instances, 2 right / (found + true); else the first."""
+    quality = {
+        i: 2 * p["right"] / max(1, p["right"] + p["false"] + p["true"])
+        for i, p in enumerate(payloads)
+        if p["true"] is not None
+    }
+    order = sorted(quality, key=quality.__getitem__)
+    return order[(len(order) - 1) // 2] if order else 0
 
 
 def _table(table: Table) -> str:

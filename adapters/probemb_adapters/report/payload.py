@@ -165,8 +165,8 @@ def _quantized(x: Array) -> dict[str, Any]:
 
 
 def _encoded(x: Array) -> dict[str, str]:
-    if x.dtype == np.dtype("<i4") and (x.size == 0 or x.max() < 1 << 15):
-        x = x.astype("<i2")
+    if x.dtype == np.dtype("<i4"):
+        x = x.astype(np.min_scalar_type(-1 - x.max(initial=0)).newbyteorder("<"))
     return {
         "dtype": x.dtype.str[1:],
         "bdata": base64.b64encode(np.ascontiguousarray(x).tobytes()).decode("ascii"),
