@@ -47,7 +47,8 @@ metric = PartNetAP(num_classes=1)
 for shape in test:
     with torch.no_grad():
         output = head(backbone(shape.pos[None])[0], shape.pos)
-    found = greedy_cluster(output.embedding, output.probabilities[:, 1:], threshold=0.35, background=None)
+    probabilities = output.probabilities[:, 1:]
+    found = greedy_cluster(output.embedding, probabilities, threshold=0.35, background=None, refine=True)
     metric.update_labels(found.label, found.semantic, found.score, *evaluation_targets(shape))
 for iou, value in zip(metric.iou_thresholds, metric.part_map(), strict=True):
     print(f"AP of parts at IoU {iou:g}: {100 * value:.1f} %")
