@@ -300,7 +300,7 @@ ROOMS = {  # what each may import of the project beside itself; every room may i
     "images": {"files"},
     "report": {"clouds", "files"},
     "experiments": {"clouds", "files", "images", "networks", "partnet", "report", "scannet", "training"},
-    "cli": {"clouds", "experiments", "passive_threads", "training"},
+    "cli": {"clouds", "experiments", "files", "passive_threads", "training"},
 }
 
 
@@ -541,7 +541,7 @@ def test_wheel_works_without_extras(installed: Path) -> None:
     assert result.returncode == 0, result.stderr + result.stdout
     clusters, message = result.stdout.strip().split("\n")
     assert re.fullmatch(r"[1-9]\d* \(64,\)", clusters)
-    assert 'pip install "probemb-lib[partnet]"' in message
+    assert 'pip install -e ".[partnet]"' in message
 
 
 SEGMENT = """
@@ -574,3 +574,11 @@ def test_wheel_loads_a_checkpoint_and_segments_a_cloud(installed: Path) -> None:
     )
     assert result.returncode == 0, result.stderr + result.stdout
     assert re.fullmatch(r"[1-9]\d* \(512,\) \(512, 3\) \('part',\)", result.stdout.strip())
+
+
+def test_no_page_or_message_sends_to_an_index() -> None:
+    """The library is installed from a clone or a wheel."""
+    kinds = ("*.md", "*.py", "Makefile", "*.toml")
+    files = [p for kind in kinds for p in PROJECT.rglob(kind) if not {".venv", ".cache"} & set(p.parts)]
+    wrong = re.compile(r"pip install (-\w+ )*[\"']?probemb[-_]lib(?!-[\d*])")
+    assert [str(p) for p in files if wrong.search(p.read_text(encoding="utf-8"))] == []

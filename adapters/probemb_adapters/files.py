@@ -144,6 +144,21 @@ def what_instead(path: Path) -> str | None:
     return "empty" if path.stat().st_size == 0 else None
 
 
+def missing_extra(what: str, extra: str, error: ImportError) -> ImportError:
+    """The error of a module whose optional library is not installed, with the way to it.
+
+    The package is on no index: it is installed from a clone or a wheel.
+
+    >>> print(missing_extra("the report needs plotly", "viz", ImportError("No module named 'plotly'")))
+    the report needs plotly (No module named 'plotly'): pip install -e ".[viz]" in the clone of probemb_lib, or pip
+    install "FILE.whl[viz]" of its wheel
+    """
+    return ImportError(
+        f'{what} ({error}): pip install -e ".[{extra}]" in the clone of probemb_lib, or pip install '
+        f'"FILE.whl[{extra}]" of its wheel'
+    )
+
+
 def commit_of(folder: str | Path) -> str | None:
     """The commit of a clone, with "-dirty" where files changed; None outside of one, or without git."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]

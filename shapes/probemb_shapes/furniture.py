@@ -29,13 +29,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from probemb_adapters.clouds import unit_sphere
-from probemb_adapters.files import LICENCES, read_manifest, replaced_folder, write_manifest
+from probemb_adapters.files import LICENCES, missing_extra, read_manifest, replaced_folder, write_manifest
 from probemb_shapes.classes import write_stats
 
 try:
     import h5py
 except ImportError as error:
-    raise ImportError(f'the furniture data needs h5py ({error}): pip install "probemb-lib[partnet]"') from error
+    raise missing_extra("the furniture data needs h5py", "partnet", error) from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

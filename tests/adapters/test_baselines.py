@@ -281,5 +281,5 @@ def test_grid_of_dbscan_separates_boards():
 def test_missing_scikit_learn_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     spec = importlib.util.spec_from_file_location("baselines_without_extra", baselines.__file__)
-    with pytest.raises(ImportError, match=r'pip install "probemb-lib\[baselines\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[baselines\]"'):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -308,6 +308,10 @@ def test_models_and_classes_that_do_not_fit(trained: Path, tmp_path: Path) -> No
     replace(model, settings=replace(model.settings, threshold=None)).save(tmp_path / "model.safetensors")
     message = fails("predict", tmp_path, tmp_path / "a.npz", "--output", tmp_path / "found")
     assert "training ended before it was fitted" in message
+    message = fails("predict", trained, tmp_path / "a.npz", tmp_path / "a.npz", "--output", tmp_path / "found")
+    assert message.startswith("probemb: results are named after the files, expected different names, got a more than")
+    other = PROJECT / "checkpoints" / "furniture.safetensors"
+    assert "is no model of probemb train: unknown settings" in fails("evaluate", other, tmp_path)
 
 
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,7 +328,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tyro", None)
-    assert 'pip install "probemb-lib[cli]"' in fails("check", "folder")
+    assert 'pip install -e ".[cli]"' in fails("check", "folder")
 
 
 def test_the_command_is_installed() -> None:
@@ -440,9 +444,11 @@ def test_settings_come_back() -> None:
 
 
 def test_presets_are_filled_in() -> None:
-    assert resolve(Options(steps=60, points=100, batch_size=2), 200, 5_000).epochs == 1
-    with pytest.raises(ValueError, match="expected at least 20 steps, a batch of 1 and 16 points, got 5, 4 and 2048"):
-        resolve(Options(steps=5), 10, 5_000)
+    few = resolve(Options(steps=60, points=100, batch_size=2), 200, 5_000)
+    assert (few.epochs, few.steps) == (1, 60)
+    assert resolve(Options(steps=60), 4, 5_000).steps == 50  # whole epochs
+    with pytest.raises(ValueError, match="expected at least a step, a batch of 1 and 16 points, got 0, 4 and 2048"):
+        resolve(Options(steps=0), 10, 5_000)
 
 
 # --- plants

@@ -704,7 +704,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 def test_missing_safetensors_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file(state(), tmp_path / "a.safetensors")
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ImportError, match=r"a\.safetensors needs safetensors .*probemb-lib\[train\]"):
+    with pytest.raises(ImportError, match=r"a\.safetensors needs safetensors .*pip install -e .\.\[train\]"):
         load_pretrained(TinyUNet(3, 7), tmp_path / "a.safetensors")
 
 

@@ -439,5 +439,5 @@ class TestErrors:
         spec = importlib.util.spec_from_file_location("without_extra", module.__file__)
         assert spec is not None
         assert spec.loader is not None
-        with pytest.raises(ImportError, match=r'pip install "probemb-lib\[partnet\]"'):
+        with pytest.raises(ImportError, match=r'pip install -e "\.\[partnet\]"'):
             spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -17,6 +17,7 @@ from probemb_adapters.experiments.run import (
     load_model,
     merged,
     save_model,
+    start_from,
     train_network,
     write_metrics,
 )
@@ -24,6 +25,7 @@ from probemb_adapters.report import Row, Table, table_text
 from probemb_adapters.training import LAST, start_fabric
 from probemb_adapters.training.checkpoint import load_checkpoint, save_checkpoint
 from probemb_adapters.training.options import RunOptions, TrainingSettings
+from probemb_lib import ProbabilisticHead
 from probemb_lib.metrics import PartNetAP
 
 
@@ -61,6 +63,11 @@ def test_schedules() -> None:
     assert cycle.index(max(cycle)) == 1
     assert cycle[2:] == sorted(cycle[2:], reverse=True)
     assert cycle[-1] < 1e-3
+
+    for steps in range(1, 20):  # of a try, too
+        assert max(rates(RunOptions(schedule="one-cycle", learning_rate=0.8), steps)[:2]) == pytest.approx(
+            0.8 if steps > 1 else 0.8 / 25
+        )
 
 
 def items() -> list[Data]:
@@ -129,13 +136,25 @@ def test_a_model_is_one_file(tmp_path: Path) -> None:
     assert not loaded.training
     assert (classes, settings) == (("part",), made)
     torch.testing.assert_close(loaded.weight, network.weight, rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"(?s)is no model of this script: .*size mismatch"):
+    with pytest.raises(ValueError, match=r"(?s)is no model of this library: .*size mismatch"):
         load_model(path, Settings, lambda count, made: nn.Linear(4, 2))
-    with pytest.raises(ValueError, match=r"is no model of this script: unknown settings start_from, threshold, width"):
+    with pytest.raises(ValueError, match=r"is no model of this library: unknown settings start_from, threshold, width"):
         load_model(path, TrainingSettings, lambda count, made: nn.Linear(3, 2))
     save_checkpoint(tmp_path / "other.safetensors", {"model": {}, "epoch": 1})
     with pytest.raises(ValueError, match=r"holds model, epoch: expected a model.safetensors"):
         load_model(tmp_path / "other.safetensors", Settings, lambda count, made: nn.Linear(1, 1))
+
+
+def test_training_starts_from_the_weights_of_a_model() -> None:
+    """A head of other lengths, or another network, is one sentence that names the file."""
+    one, path = ProbabilisticHead(3, 2), Path("model.safetensors")
+    same, longer, wider = ProbabilisticHead(3, 2), ProbabilisticHead(3, 2, offset_scale=2.0), ProbabilisticHead(3, 4)
+    start_from(same, one, path)
+    torch.testing.assert_close(same.state_dict(), one.state_dict())
+    with pytest.raises(ValueError, match=r"^--start-from model.safetensors does not fit this training: .*trained with"):
+        start_from(longer, one, path)
+    with pytest.raises(ValueError, match=r"size mismatch for scores.9.weight.*; and 1 more$"):
+        start_from(wider, one, path)
 
 
 def test_one_process_has_all_of_the_metric() -> None:

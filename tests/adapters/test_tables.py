@@ -39,4 +39,4 @@ def test_tables_and_charts_need_no_extra() -> None:
     assert result.returncode == 0, result.stderr
     title, head, row, message = result.stdout.splitlines()
     assert (title, head.split(), row.split()) == ("Validation", ["AP"], ["ours", "12.3"])
-    assert 'pip install "probemb-lib[viz]"' in message
+    assert 'pip install -e ".[viz]"' in message

@@ -561,5 +561,5 @@ def test_extra_missing(monkeypatch: pytest.MonkeyPatch, module: Any, missing: st
     spec = importlib.util.spec_from_file_location("without_extra", module.__file__)
     assert spec is not None
     assert spec.loader is not None
-    with pytest.raises(ImportError, match=rf'pip install "probemb-lib\[{extra}\]"'):
+    with pytest.raises(ImportError, match=rf'pip install -e "\.\[{extra}\]"'):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -365,5 +365,5 @@ def test_extra_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("furniture_without_extra", furniture.__file__)
     assert spec is not None
     assert spec.loader is not None
-    with pytest.raises(ImportError, match=r'pip install "probemb-lib\[partnet\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[partnet\]"'):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

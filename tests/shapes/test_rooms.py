@@ -615,5 +615,5 @@ def test_matplotlib_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("without_matplotlib", sheet.__file__)
     assert spec is not None
     assert spec.loader is not None
-    with pytest.raises(ImportError, match=r'pip install "probemb-lib\[viz\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[viz\]"'):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

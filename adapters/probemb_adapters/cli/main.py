@@ -15,6 +15,8 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from probemb_adapters.files import missing_extra
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error of the user's files is one line, not a traceback."""
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from probemb_adapters.cli.train import Train
         from probemb_adapters.experiments.run import print_any_name
     except ImportError as error:
-        raise SystemExit(f'probemb: {error}; all that the command needs: pip install "probemb-lib[cli]"') from error
+        raise SystemExit(f"probemb: {missing_extra('the command needs more', 'cli', error)}") from error
 
     print_any_name()
     commands: Any = (

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from probemb_adapters.files import what_instead
+from probemb_adapters.files import missing_extra, what_instead
 
 
 def missing(path: Path, library: str, extra: str, error: ImportError) -> ImportError:
     """The error of a format whose optional library is not installed."""
-    return ImportError(
-        f'{path}: reading {path.suffix} files needs {library} ({error}): pip install -e ".[{extra}]" in the clone of '
-        f"probemb_lib, or pip install {library}"
-    )
+    return missing_extra(f"{path}: reading {path.suffix} files needs {library}", extra, error)
 
 
 @contextmanager

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probemb_adapters.files import missing_extra
 from probemb_lib.clustering import best_of
 
 try:
     from sklearn import cluster
 except ImportError as error:
-    raise ImportError(f'the baselines need scikit-learn ({error}): pip install "probemb-lib[baselines]"') from error
+    raise missing_extra("the baselines need scikit-learn", "baselines", error) from error
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from torch.utils.data import DataLoader, Dataset
 
 from probemb_adapters.clouds import Array, Cloud, nearest, read_clouds
-from probemb_adapters.files import replaced_file
+from probemb_adapters.files import missing_extra, replaced_file
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import contact_sheet
 from probemb_adapters.report.tables import table_text
@@ -40,25 +40,24 @@ try:
     from torch_geometric.data import Batch, Data
     from tqdm import tqdm
 except ImportError as error:
-    raise ImportError(
-        f'the examples need lightning-fabric and torch-geometric ({error}): pip install "probemb-lib[train]" '
-        "torch-geometric"
-    ) from error
+    raise missing_extra("experiments need lightning-fabric and torch-geometric", "train,partnet", error) from error
 
 
-def clouds_to_predict(options: RunOptions) -> list[Cloud]:
-    """The clouds of the files and folders of ``--predict``, and a line on each that is not as usual.
+def clouds_to_predict(files: Sequence[Path]) -> list[Cloud]:
+    """The clouds of files and folders, and a line on each that is not as usual.
 
-    Results are named after them, so equal names end the program.
+    Raises:
+        ValueError: two have one name, after which results are named.
     """
-    clouds = [cloud for path in options.predict for cloud in read_clouds(path)]
+    clouds = [cloud for path in files for cloud in read_clouds(path)]
     for cloud in clouds:
         for note in cloud.notes:
             tqdm.write(f"{cloud.name}: {note}")
     names = [cloud.name for cloud in clouds]
-    if len(set(names)) < len(names):
-        raise SystemExit(
-            f"--predict: results are named after the files, expected different names, got {', '.join(names)}"
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"results are named after the files, expected different names, got {', '.join(twice)} more than once: "
+            "predict them into folders of their own, or name a folder that holds them all"
         )
     return clouds
 
@@ -103,11 +102,17 @@ def tiles_bar() -> Iterator[Callable[[int, int], None]]:
 # --- training
 
 
-def learning_rate_schedule(optimizer: torch.optim.Optimizer, options: RunOptions, steps: int) -> LRScheduler:
-    """The schedule that the options name, from the optimizer's learning rate, stepped ``steps`` times."""
+def learning_rate_schedule(
+    optimizer: torch.optim.Optimizer, options: RunOptions, steps: int, *, rise: float = 0.1
+) -> LRScheduler:
+    """The schedule that the options name, from the optimizer's learning rate, stepped ``steps`` times.
+
+    Args:
+        rise: fraction of the steps in which a one-cycle schedule rises, two steps at least.
+    """
     if options.schedule == "one-cycle":
-        highest = optimizer.param_groups[0]["lr"]
-        return OneCycleLR(optimizer, highest, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+        highest, total = optimizer.param_groups[0]["lr"], max(3, steps)
+        return OneCycleLR(optimizer, highest, total_steps=total, pct_start=max(rise, 2 / total), cycle_momentum=False)
     return MultiStepLR(optimizer, [round(fraction * steps) for fraction in options.halve_at], gamma=0.5)
 
 
@@ -265,14 +270,28 @@ def load_model(
     """
     state = load_checkpoint(path)
     if not {"model", "classes", "about"} <= set(state):
-        raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of this script")
+        raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of {settings_type.MADE_BY}")
     try:
         settings = settings_type.read(state["about"])
         network = build(len(state["classes"]), settings)
         load_weights(network, state["model"])
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is no model of this script: {error}") from error
+        raise ValueError(f"{path} is no model of {settings_type.MADE_BY}: {error}") from error
     return network.eval(), tuple(state["classes"]), settings
+
+
+def start_from(network: nn.Module, trained: nn.Module, path: Path) -> None:
+    """Give a network that is to be trained the weights of the model of a file (``--start-from``).
+
+    Raises:
+        ValueError: the model is another network, or its head has other lengths.
+    """
+    try:
+        network.load_state_dict(trained.state_dict())
+    except RuntimeError as error:  # a line for each weight after the first line
+        first, *more = [line.strip() for line in str(error).splitlines()[1:]]
+        others = f"; and {len(more)} more" if more else ""
+        raise ValueError(f"--start-from {path} does not fit this training: {first}{others}") from error
 
 
 def distinct_names(paths: Sequence[Path], kinds: Sequence[str]) -> list[str]:

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probemb_adapters.files import replaced_file
+from probemb_adapters.files import missing_extra, replaced_file
 from probemb_adapters.images.pairs import Array, LabelledImage
 
 try:
     import imageio.v3 as imageio
     import tifffile
 except ImportError as error:
-    raise ImportError(f'images need imageio and tifffile ({error}): pip install "probemb-lib[images]"') from error
+    raise missing_extra("images need imageio and tifffile", "images", error) from error
 
 TIFF = (".tif", ".tiff")
 ENDINGS = (*TIFF, ".png", ".npy", ".jpg", ".jpeg", ".bmp")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probemb_adapters.files import what_instead
+from probemb_adapters.files import missing_extra, what_instead
 
 Shape = tuple[int, ...]
 
@@ -129,7 +129,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ImportError(f'{path} needs safetensors ({error}): pip install "probemb-lib[train]"') from error
+        raise missing_extra(f"{path} needs safetensors", "train", error) from error
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from probemb_adapters.files import missing_extra
+
 try:
     import h5py
 except ImportError as error:
-    raise ImportError(f'PartNet\'s files need h5py ({error}): pip install "probemb-lib[partnet]"') from error
+    raise missing_extra("PartNet's files need h5py", "partnet", error) from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -5,11 +5,13 @@ Each is a transform of torch-geometric for items of `PartNetInstances`; it chang
 
 from __future__ import annotations
 
+from probemb_adapters.files import missing_extra
+
 try:
     from torch_geometric.data import Data
     from torch_geometric.transforms import BaseTransform, Compose, RandomFlip, RandomJitter, RandomRotate
 except ImportError as error:
-    raise ImportError(f'PartNet needs torch-geometric ({error}): pip install "probemb-lib[partnet]"') from error
+    raise missing_extra("PartNet needs torch-geometric", "partnet", error) from error
 
 
 class RandomTranslate(BaseTransform):  # type: ignore[misc]  # torch-geometric ships no types

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from probemb_adapters.files import replaced_file
+from probemb_adapters.files import missing_extra, replaced_file
 from probemb_adapters.report.pictures import WRONG, instance_colors, match_instances
 
 try:
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError(f'pictures need matplotlib ({error}): pip install "probemb-lib[viz]"') from error
+    raise missing_extra("pictures need matplotlib", "viz", error) from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

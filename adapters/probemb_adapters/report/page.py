@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from probemb_adapters.files import replaced_file
+from probemb_adapters.files import missing_extra, replaced_file
 from probemb_adapters.report.charts import Chart
 from probemb_adapters.report.payload import FALSE, MISSED, NONE, shape_payload
 from probemb_adapters.report.pictures import ShapeResult
@@ -31,7 +31,7 @@ from probemb_adapters.report.tables import Table
 try:
     from plotly.offline import get_plotlyjs
 except ImportError as error:
-    raise ImportError(f'the report needs plotly ({error}): pip install "probemb-lib[viz]"') from error
+    raise missing_extra("the report needs plotly", "viz", error) from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

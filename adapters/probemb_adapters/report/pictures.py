@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probemb_adapters.files import replaced_file
+from probemb_adapters.files import missing_extra, replaced_file
 from probemb_lib import Instances
 
 try:
@@ -18,7 +18,7 @@ try:
     from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError(f'pictures need matplotlib ({error}): pip install "probemb-lib[viz]"') from error
+    raise missing_extra("pictures need matplotlib", "viz", error) from error
 
 GREY = (0.82, 0.82, 0.82)
 WRONG = (0.85, 0.1, 0.1)

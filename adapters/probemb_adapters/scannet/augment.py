@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from probemb_adapters.files import missing_extra
 from probemb_adapters.networks.voxels import voxelize
 
 try:
     from torch_geometric.data import Data
     from torch_geometric.transforms import BaseTransform, Compose
 except ImportError as error:
-    raise ImportError(f"augmentation needs torch-geometric ({error}): pip install torch-geometric") from error
+    raise missing_extra("augmentation needs torch-geometric", "scannet", error) from error
 
 MAX_NODES = 2**26
 """Largest grid of an elastic distortion; that of a room of 10 × 10 × 3 m has 50,000 nodes."""

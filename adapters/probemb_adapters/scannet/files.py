@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probemb_adapters.clouds import check_digits, far_offset
+from probemb_adapters.files import missing_extra
 
 try:
     from plyfile import PlyData, PlyParseError
 except ImportError as error:
-    raise ImportError(f'ScanNet needs plyfile ({error}): pip install "probemb-lib[scannet]"') from error
+    raise missing_extra("ScanNet needs plyfile", "scannet", error) from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

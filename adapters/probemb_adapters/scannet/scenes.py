@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from probemb_adapters.files import missing_extra
 from probemb_adapters.scannet.files import NYU40, ScanNetScene, read_label_map, read_scene, read_split, scene_paths
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.metrics.scannet import CLASS_IDS
@@ -23,7 +24,7 @@ from probemb_lib.metrics.scannet import CLASS_IDS
 try:
     from torch_geometric.data import Data
 except ImportError as error:
-    raise ImportError(f"ScanNet's scenes need torch-geometric ({error}): pip install torch-geometric") from error
+    raise missing_extra("ScanNet's scenes need torch-geometric", "scannet", error) from error
 
 INSTANCE_IDS = CLASS_IDS
 """nyu40 ids of the 18 classes of the instance benchmark."""

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from probemb_adapters.files import replaced_file, what_instead
+from probemb_adapters.files import missing_extra, replaced_file, what_instead
 
 try:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 except ImportError as error:
-    raise ImportError(f'checkpoints need safetensors ({error}): pip install "probemb-lib[train]"') from error
+    raise missing_extra("checkpoints need safetensors", "train", error) from error
 
 _TENSOR = "tensor:"  # in the text, stands for a tensor of the file
 

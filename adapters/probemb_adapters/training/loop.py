@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from probemb_adapters.files import missing_extra
 from probemb_adapters.training.batches import SeededBatches
 from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 
@@ -28,9 +29,7 @@ try:
     from lightning_fabric.loggers.tensorboard import TensorBoardLogger
     from tqdm import tqdm
 except ImportError as error:
-    raise ImportError(
-        f'training needs lightning-fabric and tqdm ({error}): pip install "probemb-lib[train]"'
-    ) from error
+    raise missing_extra("training needs lightning-fabric and tqdm", "train", error) from error
 
 LAST = "last.safetensors"
 """Name of the checkpoint that a training continues from."""

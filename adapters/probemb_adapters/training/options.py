@@ -22,10 +22,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from probemb_adapters.files import missing_extra
+
 try:
     import tyro
 except ImportError as error:
-    raise ImportError(f'options of experiments need tyro ({error}): pip install "probemb-lib[train]"') from error
+    raise missing_extra("options of experiments need tyro", "train", error) from error
 
 AnySettings = TypeVar("AnySettings", bound="TrainingSettings")
 AnyOptions = TypeVar("AnyOptions", bound="RunOptions")
@@ -38,6 +40,9 @@ class TrainingSettings:
 
     REQUIRED: ClassVar[tuple[str, ...]] = ()
     """without these no network can be built: every file must have them, while other fields came later"""
+
+    MADE_BY: ClassVar[str] = "this library"
+    """the command or script that trains such models, for messages"""
 
     epochs: int | None = None
     """passes over the training data"""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from probemb_adapters.files import missing_extra
 from probemb_adapters.report.pictures import instance_colors
 from probemb_shapes.families.tree import Node, sample_points
 from probemb_shapes.families.write import FAMILIES, generate
@@ -16,7 +17,7 @@ from probemb_shapes.families.write import FAMILIES, generate
 try:
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError(f'pictures need matplotlib ({error}): pip install "probemb-lib[viz]"') from error
+    raise missing_extra("pictures need matplotlib", "viz", error) from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probemb_adapters.clouds import unit_sphere
-from probemb_adapters.files import MANIFEST, read_manifest, replaced_folder, write_manifest
+from probemb_adapters.files import MANIFEST, missing_extra, read_manifest, replaced_folder, write_manifest
 from probemb_shapes.classes import stats_files, write_stats
 from probemb_shapes.families import chair, lamp, storage, table
 from probemb_shapes.families.tree import Node, record, sample_points
@@ -31,7 +31,7 @@ from probemb_shapes.families.tree import Node, record, sample_points
 try:
     import h5py
 except ImportError as error:
-    raise ImportError(f'generated furniture needs h5py ({error}): pip install "probemb-lib[partnet]"') from error
+    raise missing_extra("generated furniture needs h5py", "partnet", error) from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

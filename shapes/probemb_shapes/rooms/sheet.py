@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from probemb_adapters.files import missing_extra
 from probemb_adapters.report.pictures import instance_colors
 from probemb_shapes.rooms.scan import Scan
 
 try:
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError(f'pictures need matplotlib ({error}): pip install "probemb-lib[viz]"') from error
+    raise missing_extra("pictures need matplotlib", "viz", error) from error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from probemb_adapters.experiments.images.options import Settings
 from probemb_adapters.experiments.run import distinct_names
+from probemb_adapters.files import missing_extra
 from probemb_adapters.images import normalize
 from probemb_adapters.images.pairs import Array
 from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -33,7 +34,7 @@ from probemb_lib import (
 try:
     from monai.networks.nets.basic_unet import BasicUNet
 except ImportError as error:
-    raise ImportError(f'the U-Net comes from MONAI ({error}): pip install "probemb-lib[images]"') from error
+    raise missing_extra("the U-Net comes from MONAI", "images", error) from error
 
 FACTOR = 16  # the U-Net halves four times
 FOREGROUND, CENTER = 0, 1  # columns of the logits
@@ -99,13 +100,13 @@ class Model:
         """
         state = load_checkpoint(path)
         if not {"model", "about"} <= set(state):
-            raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of nuclei_unet.py")
+            raise ValueError(f"{path} holds {', '.join(state)}: expected a model.safetensors of {Settings.MADE_BY}")
         try:
             settings = Settings.read(state["about"])
             network = Network(settings)
             load_weights(network, state["model"])
         except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{path} is no model of nuclei_unet.py: {error}") from error
+            raise ValueError(f"{path} is no model of {Settings.MADE_BY}: {error}") from error
         return cls(network.eval(), settings)
 
     def with_settings(self, settings: Settings) -> Model:

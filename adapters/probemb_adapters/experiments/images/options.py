@@ -15,6 +15,7 @@ from probemb_adapters.training.options import RunOptions, TrainingSettings, with
 class Settings(TrainingSettings):
     """In the model's file."""
 
+    MADE_BY: ClassVar[str] = "examples/nuclei_unet.py"
     REQUIRED: ClassVar[tuple[str, ...]] = ("embedding", "width", "offset_scale", "initial_std")
 
     embedding: Literal["probabilistic", "deterministic", "margin"] = "probabilistic"

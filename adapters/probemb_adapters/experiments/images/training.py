@@ -9,12 +9,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Dataset
 
 from probemb_adapters.experiments.images.model import CENTER, FOREGROUND, Model, Network
 from probemb_adapters.experiments.images.options import Options, Settings
-from probemb_adapters.experiments.run import run_epochs, seeded_loader
+from probemb_adapters.experiments.run import learning_rate_schedule, run_epochs, seeded_loader, start_from
 from probemb_adapters.images import LabelledImage, normalize
 from probemb_adapters.images.augment import (
     random_crop,
@@ -117,7 +116,7 @@ def new_model(options: Options, fabric: Fabric) -> Model:
     settings = Settings.of(options)
     network = Network(settings)
     if options.start_from is not None:
-        network.load_state_dict(Model.load(options.start_from).network.state_dict())
+        start_from(network, Model.load(options.start_from).network, options.start_from)
     return Model(network, settings)
 
 
@@ -129,7 +128,7 @@ def train_model(
     loader = seeded_loader(data, options, fabric, draws=options.epoch_crops, collate=collate)
     epochs, rate = chosen(options.epochs), chosen(options.learning_rate)
     optimizer = torch.optim.AdamW(model.network.parameters(), rate, weight_decay=1e-4)
-    schedule = OneCycleLR(optimizer, rate, total_steps=epochs * len(loader), pct_start=0.2, cycle_momentum=False)
+    schedule = learning_rate_schedule(optimizer, options, epochs * len(loader), rise=0.2)
     training = Training(model.network, optimizer, schedule, settings=model.settings.stored())
     text = f"{len(images)} images; {epochs} epochs of {len(loader)} steps of {options.batch_size} crops"
     history = run_epochs(training, loader, objective, options, fabric, text, options.output)

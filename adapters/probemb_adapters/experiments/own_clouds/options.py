@@ -18,14 +18,14 @@ PRESETS: dict[Preset, dict[str, int]] = {
 }
 """Minutes on two cores; about an hour on a GPU."""
 
-_STEPS = 20  # of which the learning rate rises in the first tenth
-_POINTS = 16
+_POINTS = 16  # at least, of a cloud
 
 
 @dataclass(frozen=True)
 class Settings(TrainingSettings):
     """What a model was made with, and what its clouds are like; None is chosen for the data."""
 
+    MADE_BY: ClassVar[str] = "probemb train"
     REQUIRED: ClassVar[tuple[str, ...]] = ("unit", "up", "points", "offset_scale", "initial_std", "score_loss")
 
     # --- the files
@@ -83,14 +83,15 @@ def resolve(options: Options, clouds: int, most_points: int) -> Options:
     options = with_defaults(options, {**PRESETS[options.preset], "schedule": "one-cycle"})
     if options.steps is None or options.batch_size is None or options.points is None:
         raise TypeError("expected steps, batch_size and points in the preset")  # for the type checker
-    least = (options.steps, _STEPS), (options.batch_size, 1), (options.points, _POINTS)
+    least = (options.steps, 1), (options.batch_size, 1), (options.points, _POINTS)
     if any(value < limit for value, limit in least):
         raise ValueError(
-            f"expected at least {_STEPS} steps, a batch of 1 and {_POINTS} points, got {options.steps}, "
+            f"expected at least a step, a batch of 1 and {_POINTS} points, got {options.steps}, "
             f"{options.batch_size} and {options.points}"
         )
-    epochs = max(1, round(options.steps / steps_of_epoch(options, clouds)))
-    return replace(options, points=min(options.points, most_points), epochs=epochs)
+    per_epoch = steps_of_epoch(options, clouds)
+    epochs = max(1, round(options.steps / per_epoch))
+    return replace(options, points=min(options.points, most_points), epochs=epochs, steps=epochs * per_epoch)
 
 
 def steps_of_epoch(options: Options, clouds: int) -> int:

@@ -19,7 +19,6 @@ from probemb_adapters.experiments.own_clouds.tiles import LARGE, predict_tiles
 from probemb_adapters.experiments.run import at_all_points, clouds_to_predict, draw_order
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import ShapeResult, instance_colors
-from probemb_adapters.training.options import RunOptions
 from probemb_lib import GaussianEmbedding, Instances
 
 
@@ -32,7 +31,7 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
     Returns:
         What to print: where they are.
     """
-    clouds = clouds_to_predict(RunOptions(predict=tuple(files)))
+    clouds = clouds_to_predict(files)
     shapes = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
         pos = model.frame.positions(cloud.pos)

@@ -17,6 +17,7 @@ from probemb_adapters.training.options import RunOptions, TrainingSettings, with
 class Settings(TrainingSettings):
     """What a model was made with; in its file, with the threshold that was fitted on validation."""
 
+    MADE_BY: ClassVar[str] = "examples/partnet_pointnet2.py"
     REQUIRED: ClassVar[tuple[str, ...]] = ("class_agnostic", "width", "local_geometry", "offset_scale", "embedding")
 
     # --- data

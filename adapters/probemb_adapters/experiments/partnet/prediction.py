@@ -26,7 +26,7 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
     model = Model.load(options.evaluate[0])
     if options.refine:
         model = replace(model, settings=replace(model.settings, refine=True))
-    clouds = clouds_to_predict(options)
+    clouds = clouds_to_predict(options.predict)
     shapes = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
         pos = unit_sphere(cloud.pos, options.up)

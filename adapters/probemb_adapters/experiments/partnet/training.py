@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 
 from probemb_adapters.experiments.partnet.model import Model, Network
 from probemb_adapters.experiments.partnet.options import Options, Settings
-from probemb_adapters.experiments.run import train_network
+from probemb_adapters.experiments.run import start_from, train_network
 from probemb_adapters.experiments.variants import SCORE_LOSSES
 from probemb_adapters.training.options import chosen
 from probemb_lib import ProbabilisticEmbeddingLoss
@@ -23,7 +23,7 @@ def new_model(classes: Sequence[str], options: Options, fabric: Fabric) -> Model
     settings = Settings.of(options)
     network = Network(len(classes) + 1, settings)
     if options.start_from is not None:
-        network.load_state_dict(Model.load(options.start_from).network.state_dict())
+        start_from(network, Model.load(options.start_from).network, options.start_from)
     return Model(network, tuple(classes), settings)
 
 

@@ -54,6 +54,7 @@ class SharedSettings(TrainingSettings):
 class Settings(SharedSettings):
     """What a model was made with, and the parameter of its clustering; in its file."""
 
+    MADE_BY: ClassVar[str] = "examples/scannet_minkowski.py"
     REQUIRED: ClassVar[tuple[str, ...]] = ("backbone", "voxel_size", "offset_scale", "method")
 
     method: Method = "probabilistic"

@@ -55,7 +55,7 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
     """
     print_any_name()
     model = Model.load(options.evaluate[0])
-    clouds = clouds_to_predict(options)
+    clouds = clouds_to_predict(options.predict)
     shown = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
         offset = far_offset(cloud.pos)
