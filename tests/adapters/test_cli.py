@@ -29,6 +29,7 @@ from probemb_adapters.experiments.own_clouds.data import (
     Frame,
     TestClouds,
     TrainingClouds,
+    class_names_of,
     class_values,
     common_unit,
     fingerprint,
@@ -232,6 +233,52 @@ def test_instances_without_classes_on_a_background(
         assert set(np.unique(arrays["class"])) <= {-1, 0}
         assert np.abs(arrays["mean"] - arrays["pos"]).max() < 1  # in the frame and the unit of the file
         np.testing.assert_allclose(arrays["sigma"], np.exp(arrays["log_std"].mean(1)), rtol=1e-6)
+
+
+def test_classes_have_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Words of the files, in the numbers, on the page and in what is predicted; a model knows other files by them."""
+    words = {STEM: "stem", LEAF: "leaf"}
+    for i in range(4):
+        pos, instance, classes = plant(np.random.default_rng(i), 600)
+        table = [f"{x},{y},{z},{n},{words[c]}\n" for (x, y, z), n, c in zip(pos, instance, classes, strict=True)]
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{i}.csv").write_text("x,y,z,leaf,organ\n" + "".join(table), encoding="utf-8")
+    labels = ("--instance", "leaf", "--semantic", "organ")
+    main(["check", str(tmp_path / "in"), *labels])
+    assert capsys.readouterr().out.endswith("4 clouds, classes leaf, stem, 0 findings\n")
+    run, found = tmp_path / "run", tmp_path / "found"
+    main(["train", str(tmp_path / "in"), "--output", str(run), *labels, *SMALL, "--steps", "1"])
+    assert set(metrics(run)["ap_percent"]) == {"mean", "leaf", "stem"}
+    assert metrics(run)["classes"] == {"0": "leaf", "1": "stem"}
+    assert '"class":"stem"' in (run / "report.html").read_text(encoding="utf-8")
+    model = Model.load(run)
+    assert (model.classes, model.settings.steps) == (("leaf", "stem"), 1)
+    replace(model, settings=replace(model.settings, threshold=1e-9)).save(run / "model.safetensors")  # one instance
+    main(["predict", str(run), str(tmp_path / "in" / "0.csv"), "--output", str(found), "--accelerator", "cpu"])
+    names = (found / "0.csv").read_text(encoding="utf-8").split("\n")[0].split(",")
+    assert names == ["x", "y", "z", "leaf", "organ", "instance", "class", "score", "sigma", "class_name"]
+    with np.load(found / "0.npz") as arrays:
+        named = {(int(n), str(name)) for n, name in zip(arrays["class"], arrays["class_name"], strict=True)}
+    assert named - {(-1, "")} <= {(0, "leaf"), (1, "stem")}
+    assert named - {(-1, "")}
+    (tmp_path / "in" / "4.csv").write_text("x,y,z,leaf,organ\n0,0,0,1,stem\n1,1,0,1,pot\n2,2,2,2,pot\n")
+    assert "4: expected the classes leaf, stem, got pot as well" in fails("evaluate", run, tmp_path / "in")
+
+
+def test_names_of_classes() -> None:
+    one = cloud(class_names={1: "stem", 2: "leaf"})
+    assert class_names_of([one], (1, 2, 3)) == ("stem", "leaf", "class 3")
+    assert class_names_of([one], (1, 2), ["2=big leaf"]) == ("stem", "big leaf")
+    assert class_names_of([cloud()], (1, 2)) == ()
+    for named in ("stem", "1=", "a=b"):
+        with pytest.raises(ValueError, match="--class-names: expected NUMBER=NAME, such as 1=stem 2=leaf, got"):
+            class_names_of([one], (1, 2), [named])
+    with pytest.raises(ValueError, match="expected a name of its own for each class, got leaf, leaf for 1, 2"):
+        class_names_of([one], (1, 2), ["1=leaf"])
+    other = cloud(class_names={1: "root"})
+    with pytest.raises(ValueError, match="expected one name for class 1 in all files, got stem and root"):
+        class_names_of([one, other], (1, 2))
+    assert class_names_of([one, other], (1, 2), ["1=trunk"]) == ("trunk", "leaf")
 
 
 # --- checks

@@ -442,7 +442,7 @@ def test_labels_by_name_and_by_convention(tmp_path: Path) -> None:
     [
         (np.where(np.arange(N) == 7, np.nan, 1), "got 1 that are NaN or infinite, the first at row 7"),
         (np.where(np.arange(N) == 7, 0.5, 1), r"got 0\.5 at row 7"),
-        (np.full(N, "leaf"), "got <U4"),
+        (np.full((N, 2), "leaf"), r"got <U4 \(60, 2\)"),
         (np.zeros((N, 2), np.int64), r"got int64 \(60, 2\)"),
     ],
 )
@@ -454,6 +454,41 @@ def test_labels_that_are_none(tmp_path: Path, labels: np.ndarray[Any, Any], mess
     (cloud,) = read_clouds(tmp_path / "a.npz")
     assert cloud.instance is None
     assert cloud.notes[0].startswith("instance not used as instance: got")
+
+
+def test_labels_may_be_words(tmp_path: Path) -> None:
+    """Classes have one number a word in all files; instances are counted in each; an empty word is not labelled."""
+    words = {"a": ["stem", "leaf", "", "leaf"], "b": ["root", "root", "stem", "stem"]}
+    for name, own in words.items():
+        tree = [f"tree {i}" for i in (2, 2, 0, 1)]
+        rows = [f"{x},{x},0,{x},{t},{w}\n" for x, (t, w) in enumerate(zip(tree, own, strict=True))]
+        (tmp_path / f"{name}.csv").write_text("x,y,z,layer,tree_id,class\n" + "".join(rows))
+    one, two = read_clouds(tmp_path, no_instance=["tree 0"])
+    assert one.instance.tolist() == two.instance.tolist() == [2, 2, -1, 1]
+    assert (one.semantic.tolist(), two.semantic.tolist()) == ([2, 0, -100, 0], [1, 1, 2, 2])
+    assert (one.class_names, two.class_names) == ({0: "leaf", 2: "stem"}, {1: "root", 2: "stem"})
+    assert "class: 1 points have no word, which is taken for not labelled" in one.notes
+    known = read_clouds(tmp_path / "a.csv", class_names={7: "stem", 3: "pot"})
+    assert known[0].semantic.tolist() == [7, 8, -100, 8]
+    numbers = read_clouds(tmp_path / "a.csv", semantic="layer", ignored=[3])[0]
+    assert numbers.semantic.tolist() == [0, 1, 2, -100]
+    with pytest.raises(ValueError, match=r"values of layer that mean none, which has whole numbers, got pot"):
+        read_clouds(tmp_path / "a.csv", semantic="layer", ignored=["pot"])
+
+
+def test_words_of_arrays(tmp_path: Path) -> None:
+    """In npz and h5; words that are numbers are numbers; an array class_names names numbers."""
+    tree = np.array(["12", "7", "", "12"] * 15)
+    pot = np.array(["stem", "leaf"] * 30)
+    np.savez(tmp_path / "a.npz", pos=LOCAL, tree_id=tree, semantic=np.char.encode(pot))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["pos"], file["tree_id"], file["semantic"] = LOCAL, tree.tolist(), SEMANTIC
+        file["class_names"] = ["stem", "leaf", "pot"]
+    one, two = read_clouds(tmp_path)
+    assert one.instance[:4].tolist() == two.instance[:4].tolist() == [12, 7, -100, 12]
+    assert one.class_names == {3: "leaf", 4: "stem"}  # after the numbers
+    assert two.class_names == {0: "stem", 1: "leaf", 2: "pot"}
+    assert one.semantic[:2].tolist() == [4, 3]
 
 
 # --- folders

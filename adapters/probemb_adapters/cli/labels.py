@@ -13,5 +13,6 @@ class Labels:
     """property with the instance of each point; by default the first usual name, such as instance, tree_id, label"""
     semantic: str | None = None
     """property with the class of each point; by default the first usual name, such as semantic, class"""
-    background: tuple[int, ...] = ()
-    """values of the instance property that mean no instance, as 0 often does; -1 always does, -100 is not labelled"""
+    background: tuple[int | str, ...] = ()
+    """values of the instance property that mean no instance, as 0 or a word often does; -1 always does, -100 is not
+    labelled"""

@@ -25,6 +25,8 @@ class Train(Labels):
     """of labelled clouds"""
     output: Path
     """folder for the model, metrics.json, report.html and the checkpoint"""
+    class_names: tuple[str, ...] = ()
+    """of classes that are numbers, such as 1=stem 2=leaf; by default those that the files have"""
     up: Up = "z"
     """axis that points up"""
     preset: Preset = "quick"
@@ -50,6 +52,7 @@ class Train(Labels):
             instance=self.instance,
             semantic=self.semantic,
             background=self.background,
+            named=self.class_names,
             up=self.up,
             preset=self.preset,
             output=self.output,

@@ -72,7 +72,10 @@ def read_h5(path: Path) -> list[Stored]:
             rows = item.shape[0] if item.shape else 0
             check_claim(path, rows, math.prod(item.shape or ()) * item.dtype.itemsize, packing=_PACKING)
         groups = [f"{name} (a group)" for name in file if name not in arrays]
-        return _clouds(path, {name: item[()] for name, item in arrays.items() if item.dtype.kind in "fiub"}, groups)
+        text = {name: item for name, item in arrays.items() if h5py.check_string_dtype(item.dtype)}
+        found = {name: item[()] for name, item in arrays.items() if item.dtype.kind in "fiub"}
+        found |= {name: np.array(item.asstr(errors="replace")[()], dtype=np.str_) for name, item in text.items()}
+        return _clouds(path, found, groups)
 
 
 def write_npz(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:
@@ -119,9 +122,11 @@ def _clouds(path: Path, arrays: Mapping[str, Array], others: Sequence[str] = ())
     own = ("x", "y", "z") if name is None else (name,)
     rows = pos.shape[:-1]
     properties = {n: a for n, a in arrays.items() if n not in own and a.shape[: len(rows)] == rows}
+    classes = arrays.get("class_names", np.zeros(0))
+    class_names = tuple(map(str, classes)) if classes.ndim == 1 and classes.dtype.kind == "U" else ()
     if pos.ndim == 2:
-        return [Stored(pos, properties, name)]
-    return [Stored(pos[i], {n: a[i] for n, a in properties.items()}, name) for i in range(len(pos))]
+        return [Stored(pos, properties, name, class_names)]
+    return [Stored(pos[i], {n: a[i] for n, a in properties.items()}, name, class_names) for i in range(len(pos))]
 
 
 def _has_positions(arrays: Mapping[str, Array]) -> bool:

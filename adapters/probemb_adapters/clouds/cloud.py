@@ -30,11 +30,13 @@ class Stored(NamedTuple):
         pos: (N, 3) in the dtype of the file; float64 where the file has decimals or scaled integers.
         properties: every other property of the points by its name, (N, …), in the order of the file.
         layout: what the format's writer needs to write the points back as they were; None where nothing writes it.
+        class_names: of the numbers of classes, where the file has them beside the points.
     """
 
     pos: Array
     properties: dict[str, Array]
     layout: Any = None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,8 @@ class Cloud:
         normals: (N, 3) float32, or None.
         instance: (N,) int64, or None.
         semantic: (N,) int64, or None.
+        class_names: of the numbers in ``semantic``, where the file has them: its classes are words, or there is an
+            array `class_names`.
         properties: every property of the points but the positions by its name in the file, (N, …), in its dtype and
             order; colours, normals and labels are among them.
         notes: a line each on what was taken for colours and labels, and on what was not used.
@@ -62,6 +66,7 @@ class Cloud:
     normals: Array | None = None
     instance: Array | None = None
     semantic: Array | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
     properties: Mapping[str, Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     path: Path | None = None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from probemb_adapters.clouds.cloud import Array
+from probemb_lib.labels import IGNORED
 
 INSTANCE_NAMES = (
     *("instance", "instance_id", "instance_label", "ins", "ins_label", "object", "object_id", "objectid"),
@@ -24,6 +27,22 @@ _NORMALS = (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"))
 _NORMAL_ARRAYS = ("normal", "normals")
 
 _UNCLASSIFIED = 1  # las: 0 never classified, 1 unclassified
+
+
+class Labels(NamedTuple):
+    """Labels of points, if there are any.
+
+    Attributes:
+        values: (N,) int64.
+        name: the property that they are.
+        note: a line where a usual name was not taken, or where points have no word.
+        words: where the property has words, those that ``values`` count, in order; an empty one is −100.
+    """
+
+    values: Array | None = None
+    name: str | None = None
+    note: str | None = None
+    words: tuple[str, ...] = ()
 
 
 def find_colours(properties: Mapping[str, Array]) -> tuple[Array | None, tuple[str, ...], str | None]:
@@ -65,8 +84,8 @@ def find_normals(properties: Mapping[str, Array]) -> tuple[Array | None, tuple[s
 
 def find_labels(
     properties: Mapping[str, Array], given: str | None, usual: Sequence[str], what: str, kind: str
-) -> tuple[Array | None, str | None, str | None]:
-    """Labels (N,) int64, the property that they are, and a line where a usual name was not taken.
+) -> Labels:
+    """The labels among the properties of points.
 
     Args:
         given: the property; None takes the first of ``usual`` that is there, unless its values are no labels.
@@ -81,23 +100,38 @@ def find_labels(
         keys = {_key(name): name for name in reversed(list(properties))}
         name = next((keys[key] for key in usual if key in keys), None)
     if name is None:
-        return None, None, None
+        return Labels()
     if name not in properties:
         raise ValueError(f"{what}: expected a property {name} for {kind}=, got {', '.join(properties) or 'none'}")
-    values = properties[name]
-    if given is None and _key(name) == "classification" and values.max(initial=0) <= _UNCLASSIFIED:
-        return None, None, f"{name} not used as {kind}: no point is classified"
+    values, note = properties[name], None
+    words: tuple[str, ...] = ()
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
+    if values.dtype.kind in "SU" and values.ndim == 1:
+        values, words = _numbered(values)
+        empty = np.count_nonzero(values == IGNORED)
+        note = f"{name}: {empty} points have no word, which is taken for not labelled" if empty else None
     wrong = _wrong_labels(values)
+    if wrong is None and given is None and _key(name) == "classification" and values.max(initial=0) <= _UNCLASSIFIED:
+        return Labels(note=f"{name} not used as {kind}: no point is classified")
     if wrong is None:
-        return values.astype(np.int64), name, None
+        return Labels(values.astype(np.int64), name, note, words)
     if given is None:
-        return None, None, f"{name} not used as {kind}: {wrong}"
+        return Labels(note=f"{name} not used as {kind}: {wrong}")
     raise ValueError(
         f"{what}: expected whole numbers in {name}, taken for {kind}, {wrong}; name another property with {kind}=, or "
         "give such points a whole number that means none"
     )
+
+
+def _numbered(values: Array) -> tuple[Array, tuple[str, ...]]:
+    """The places of words (N,) among all, and these in order; of words that are whole numbers, these and none."""
+    text = np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
+    words, place = np.unique(np.char.strip(text), return_inverse=True)
+    if all(re.fullmatch(r"[+-]?\d{1,18}", word) for word in words if word):
+        return np.array([int(word or IGNORED) for word in words], dtype=np.int64)[place], ()
+    empty = int(words[0] == "")
+    return np.where(place < empty, IGNORED, place - empty), tuple(words[empty:].tolist())
 
 
 def _wrong_labels(values: Array) -> str | None:

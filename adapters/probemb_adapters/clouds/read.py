@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from probemb_adapters.clouds.ply import read_ply
 from probemb_adapters.clouds.properties import (
     INSTANCE_NAMES,
     SEMANTIC_NAMES,
+    Labels,
     find_colours,
     find_labels,
     find_normals,
@@ -46,9 +48,10 @@ def read_clouds(
     *,
     instance: str | None = None,
     semantic: str | None = None,
-    no_instance: Sequence[int] = (),
-    ignored: Sequence[int] = (),
+    no_instance: Sequence[int | str] = (),
+    ignored: Sequence[int | str] = (),
     columns: Sequence[str] | None = None,
+    class_names: Mapping[int, str] | None = None,
 ) -> list[Cloud]:
     """The clouds of a file, or of all files in a folder and the folders below it, in order of their paths.
 
@@ -63,6 +66,8 @@ def read_clouds(
         no_instance: values of the former that mean no instance, such as 0 or 255; they become −1.
         ignored: values of both that nobody labelled; they become −100. Nothing is taken for none that is not named.
         columns: names of the columns of a text file or of an npy (N, C); by default those of its header.
+        class_names: of classes that are known, such as a model's: where files name classes by words, these words have
+            these numbers. Others follow, in order, one for each word in all files together.
 
     Raises:
         FileNotFoundError: no such file.
@@ -70,7 +75,7 @@ def read_clouds(
         ValueError: another kind of file, a damaged one, no positions, positions that are not finite or have lost their
             digits, or labels that are none. The message names the file.
     """
-    clouds = []
+    clouds, words = [], []
     for file in cloud_files(path):
         inside = file.relative_to(path) if Path(path).is_dir() else Path(file.name)
         name = inside.with_suffix("").as_posix().encode(errors="replace").decode()  # such as any terminal can print
@@ -80,8 +85,10 @@ def read_clouds(
                 what = str(file) if len(stored) == 1 else f"{file}, cloud {row}"
                 _check_positions(one, what)
                 title = name if len(stored) == 1 else f"{name}-{row}"
-                clouds.append(_cloud(title, file, what, one, (instance, semantic), (no_instance, ignored)))
-    return clouds
+                cloud, own = _cloud(title, file, what, one, (instance, semantic), (no_instance, ignored))
+                clouds.append(cloud)
+                words.append(own)
+    return _number_words(clouds, words, class_names or {})
 
 
 def cloud_files(path: str | Path) -> list[Path]:
@@ -139,38 +146,77 @@ def _cloud(
     what: str,
     stored: Stored,
     labels: tuple[str | None, str | None],
-    none: tuple[Sequence[int], Sequence[int]],
-) -> Cloud:
+    none: tuple[Sequence[int | str], Sequence[int | str]],
+) -> tuple[Cloud, tuple[str, ...]]:
+    """The cloud of what a file has, and the words that are its classes, which are counted as in this file alone."""
     pos, properties = stored.pos.astype(np.float64), stored.properties
     warn_of_strays(pos, what)
     rgb, colour_names, colour_note = find_colours(properties)
     normals, normal_names = find_normals(properties)
     rest = {n: a for n, a in properties.items() if n not in (*colour_names, *normal_names)}
     where = properties if labels[0] is not None else rest
-    instance, instance_name, instance_note = find_labels(where, labels[0], INSTANCE_NAMES, what, "instance")
-    rest = {n: a for n, a in rest.items() if n != instance_name}
+    instance = find_labels(where, labels[0], INSTANCE_NAMES, what, "instance")
+    rest = {n: a for n, a in rest.items() if n != instance.name}
     where = properties if labels[1] is not None else rest
-    semantic, semantic_name, semantic_note = find_labels(where, labels[1], SEMANTIC_NAMES, what, "semantic")
-    notes = [f"instance labels are {instance_name}"] if instance_name else []
-    notes += [f"classes are {semantic_name}"] if semantic_name else []
-    notes += [note for note in (colour_note, instance_note, semantic_note) if note is not None]
-    unused = [n for n in rest if n != semantic_name]
+    semantic = find_labels(where, labels[1], SEMANTIC_NAMES, what, "semantic")
+    notes = [f"instance labels are {instance.name}"] if instance.name else []
+    notes += [f"classes are {semantic.name}"] if semantic.name else []
+    notes += [note for note in (colour_note, instance.note, semantic.note) if note is not None]
+    unused = [n for n in rest if n != semantic.name]
     more = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
     notes += [f"kept, but neither labels nor colours: {', '.join(unused[:8])}{more}"] if unused else []
-    return Cloud(
+    cloud = Cloud(
         name,
         pos,
         rgb,
         normals,
-        None if instance is None else _converted(_converted(instance, none[0], NO_INSTANCE), none[1], IGNORED),
-        None if semantic is None else _converted(semantic, none[1], IGNORED),
+        _converted(instance, {NO_INSTANCE: none[0], IGNORED: none[1]}, what),
+        _converted(semantic, {IGNORED: none[1]}, what),
+        dict(enumerate(stored.class_names)) if semantic.values is not None else {},
         properties,
         tuple(notes),
         path,
         stored.pos.dtype,
         stored.layout,
     )
+    return cloud, semantic.words
 
 
-def _converted(labels: Array, values: Sequence[int], to: int) -> Array:
-    return np.where(np.isin(labels, list(values)), to, labels)
+def _converted(labels: Labels, meant: Mapping[int, Sequence[int | str]], what: str) -> Array | None:
+    """The values with those that are ``meant`` for the keys replaced; among words these are words."""
+    if labels.values is None:
+        return None
+    values = labels.values
+    for key, given in meant.items():
+        wrong = [] if labels.words else [value for value in given if isinstance(value, str)]
+        if wrong:
+            raise ValueError(
+                f"{what}: expected whole numbers for the values of {labels.name} that mean none, which has whole "
+                f"numbers, got {', '.join(wrong)}"
+            )
+        some = [labels.words.index(str(v)) for v in given if str(v) in labels.words] if labels.words else list(given)
+        values = np.where(np.isin(labels.values, some), key, values)
+    return values
+
+
+def _number_words(clouds: list[Cloud], words: list[tuple[str, ...]], known: Mapping[int, str]) -> list[Cloud]:
+    """The clouds with one number for each word that is a class in any of them; numbers that classes have are taken."""
+    number = {name: value for value, name in known.items()}
+    numeric = [
+        int(c.semantic.max()) for c, own in zip(clouds, words, strict=True) if c.semantic is not None and not own
+    ]
+    first = max([-1, *number.values(), *numeric]) + 1
+    new = sorted({word for own in words for word in own} - number.keys())
+    number |= {word: first + i for i, word in enumerate(new)}
+    return [
+        replace(
+            cloud,
+            semantic=np.where(
+                cloud.semantic < 0, cloud.semantic, np.array([number[word] for word in own])[cloud.semantic.clip(0)]
+            ),
+            class_names={number[word]: word for word in own},
+        )
+        if own and cloud.semantic is not None
+        else cloud
+        for cloud, own in zip(clouds, words, strict=True)
+    ]

@@ -122,10 +122,16 @@ def _names(head: _Head, tokens: Sequence[str], suffix: str) -> tuple[list[str] |
 
 
 def _columns(text: str, delimiter: str | None, tokens: Sequence[str]) -> list[Array]:
-    """The columns: of words where the first line has one, of whole numbers where all are, else of floats."""
+    """The columns: of words where a line has one, of whole numbers where all are, else of floats."""
     numeric = [i for i, token in enumerate(tokens) if _number(token)]
+    try:
+        table = _load(text, delimiter, numeric, np.float64)
+    except ValueError:  # a word in a later line; or the file is no table, which the next call says again
+        columns = dict(zip(numeric, _load(text, delimiter, numeric, str).T, strict=True))
+        numeric = [i for i, values in columns.items() if all(map(_number, np.unique(values)))]
+        table = _load(text, delimiter, numeric, np.float64)
     words = [i for i in range(len(tokens)) if i not in numeric]
-    values: dict[int, Array] = dict(zip(numeric, _load(text, delimiter, numeric, np.float64).T, strict=True))
+    values: dict[int, Array] = dict(zip(numeric, table.T, strict=True))
     if words:
         values |= dict(zip(words, _load(text, delimiter, words, str).T, strict=True))
     for i in numeric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,21 @@ from probemb_adapters.clouds.text import write_text
 from probemb_adapters.files import replaced_file
 from probemb_lib import GaussianEmbedding, Instances
 
+_TEXT = (".xyz", ".txt", ".csv", ".asc")
 _WRITERS = {
     ".ply": write_ply,
     **dict.fromkeys((".las", ".laz"), write_las),
-    **dict.fromkeys((".xyz", ".txt", ".csv", ".asc"), write_text),
+    **dict.fromkeys(_TEXT, write_text),
 }
 
 
 def write_instances(
-    path: str | Path, cloud: Cloud, found: Instances, embedding: GaussianEmbedding, colors: Array
+    path: str | Path,
+    cloud: Cloud,
+    found: Instances,
+    embedding: GaussianEmbedding,
+    colors: Array,
+    class_names: Mapping[int, str] | None = None,
 ) -> list[Path]:
     """What was found in a cloud, one row a point in the order of its file.
 
@@ -39,6 +45,7 @@ def write_instances(
     Args:
         path: without ending.
         colors: (K, 3) uint8 of the instances; points of none are grey.
+        class_names: with them text and npz have a column `class_name` as well; the other formats hold no words.
 
     Returns:
         the files.
@@ -57,13 +64,19 @@ def write_instances(
         "score": _of_points(found.score.float().cpu().numpy(), label, 0).astype(np.float32),
         "sigma": np.exp(embedding.log_std.double().mean(1).cpu().numpy()).astype(np.float32),
     }
+    words = {}
+    if class_names:
+        known = np.array([*class_names.values(), ""])
+        place = {number: i for i, number in enumerate(class_names)}
+        words["class_name"] = known[[place.get(number, -1) for number in columns["class"].tolist()]]
     painted = np.vstack([colors, np.full((1, 3), 200)]).astype(np.uint8)[label]
     paint = {name: painted[:, i] for i, name in enumerate(("red", "green", "blue"))}
     added = {_free(name, cloud.properties): values for name, values in columns.items()}
+    spoken = added | {_free(name, cloud.properties): values for name, values in words.items()}
     distribution = {"mean": embedding.mean.cpu().numpy(), "log_std": embedding.log_std.cpu().numpy()}
     with replaced_file(files[0]) as temporary:
         own = {_free(name, cloud.properties): values for name, values in distribution.items()}
-        write_npz(temporary, cloud, {**added, **own})
+        write_npz(temporary, cloud, {**spoken, **own})
     if ending == ".ply":
         with replaced_file(files[1]) as temporary:
             write_ply(temporary, cloud, added if paint.keys() & cloud.properties.keys() else paint | added)
@@ -72,7 +85,7 @@ def write_instances(
         write_painted(temporary, cloud.pos, paint | columns)
     if ending in _WRITERS:
         with replaced_file(files[2]) as temporary:
-            _WRITERS[ending](temporary, cloud, added)
+            _WRITERS[ending](temporary, cloud, spoken if ending in _TEXT else added)
     return files
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,11 @@ _INSIDE = 1, 99  # per cent of the coordinates: stray points move and scale noth
 
 
 def read_labelled(
-    folder: Path, instance: str | None = None, semantic: str | None = None, background: Sequence[int] = ()
+    folder: Path,
+    instance: str | None = None,
+    semantic: str | None = None,
+    background: Sequence[int | str] = (),
+    class_names: Mapping[int, str] | None = None,
 ) -> list[Cloud]:
     """The clouds of a folder, all with instances, and all or none with classes.
 
@@ -39,7 +43,7 @@ def read_labelled(
         FileNotFoundError, ValueError: see `read_clouds`; clouds without instances, or some without classes. The message
             names the properties that are there.
     """
-    clouds = read_clouds(folder, instance=instance, semantic=semantic, no_instance=background)
+    clouds = read_clouds(folder, instance=instance, semantic=semantic, no_instance=background, class_names=class_names)
     bare = [cloud for cloud in clouds if cloud.instance is None]
     if bare:
         raise ValueError(
@@ -107,23 +111,57 @@ def class_values(clouds: Iterable[Cloud]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def check_classes(known: Sequence[int], clouds: Sequence[Cloud], way: str) -> None:
+def class_names_of(clouds: Iterable[Cloud], values: Sequence[int], named: Sequence[str] = ()) -> tuple[str, ...]:
+    """The name of each class of ``values``: as it was ``named`` by NUMBER=NAME, else in the files, else its number.
+
+    None at all where no class has a name.
+
+    Raises:
+        ValueError: a name is not of that form, two classes share one, or files disagree.
+    """
+    given: dict[int, str] = {}
+    for text in named:
+        number, equals, name = text.partition("=")
+        if not (equals and name.strip() and number.strip().lstrip("-").isdecimal()):
+            raise ValueError(f"--class-names: expected NUMBER=NAME, such as 1=stem 2=leaf, got {text!r}")
+        given[int(number)] = name.strip()
+    found: dict[int, str] = {}
+    for cloud in clouds:
+        for value, own in cloud.class_names.items():
+            if found.setdefault(value, own) != own and value not in given:
+                raise ValueError(
+                    f"{cloud.name}: expected one name for class {value} in all files, got {found[value]} and {own}: "
+                    f"say which, --class-names {value}=NAME"
+                )
+    known = {**found, **given}
+    names = tuple(known.get(value, f"class {value}") for value in values)
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected a name of its own for each class, got {', '.join(names)} for {_listed(values)}")
+    return names if any(value in known for value in values) else ()
+
+
+def known_classes(values: Sequence[int], names: Sequence[str]) -> dict[int, str]:
+    """The classes by number; without names, their numbers are their names."""
+    return dict(zip(values, names or map(str, values), strict=True))
+
+
+def check_classes(known: Mapping[int, str], clouds: Sequence[Cloud], way: str) -> None:
     """Refuse clouds with classes that are not among the ``known``, or with none where some are known.
 
     Raises:
         ValueError: with ``way``, what to do.
     """
     for cloud in clouds:
+        expected = _listed([*known.values()])
         if bool(known) and cloud.semantic is None:
-            raise ValueError(f"{cloud.path}: expected classes {_listed(known)}, got {_names(cloud)}: --semantic NAME")
+            raise ValueError(f"{cloud.path}: expected classes {expected}, got {_names(cloud)}: --semantic NAME")
         unknown = sorted(set(class_values([cloud])) - set(known)) if known else []
         if unknown:
-            raise ValueError(
-                f"{cloud.name}: expected the classes {_listed(known)}, got {_listed(unknown)} as well: {way}"
-            )
+            got = _listed([cloud.class_names.get(value, value) for value in unknown])
+            raise ValueError(f"{cloud.name}: expected the classes {expected}, got {got} as well: {way}")
 
 
-def _listed(values: Sequence[int]) -> str:
+def _listed(values: Sequence[object]) -> str:
     more = f" and {len(values) - 10} more" if len(values) > 10 else ""
     return ", ".join(map(str, values[:10])) + more
 

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from probemb_adapters.experiments.own_clouds.data import TestClouds
+from probemb_adapters.experiments.own_clouds.data import TestClouds, known_classes
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.options import Options
 from probemb_adapters.experiments.partnet import Evaluation, score
@@ -80,6 +80,7 @@ def write_evaluation(
     ious = evaluation.metric.iou_thresholds
     numbers = {row.name: list(row.values) for row in ap_table(model, evaluation).rows}
     metrics = {
+        "classes": known_classes(model.settings.class_values, model.settings.class_names),
         "clouds": [shape.name for shape in evaluation.shapes],
         "iou_thresholds": ious,
         "ap_percent": {name: values[1:] for name, values in numbers.items()},

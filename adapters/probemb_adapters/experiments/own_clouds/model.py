@@ -32,7 +32,14 @@ class Model:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, for tables and pages."""
-        return tuple(f"class {value}" for value in self.settings.class_values) or ("object",)
+        numbered = tuple(f"class {value}" for value in self.settings.class_values)
+        return self.settings.class_names or numbered or ("instance",)
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """By the numbers of the files, where there are names."""
+        made = self.settings
+        return dict(zip(made.class_values, made.class_names, strict=True)) if made.class_names else {}
 
     @property
     def background(self) -> int | None:

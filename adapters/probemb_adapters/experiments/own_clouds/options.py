@@ -33,13 +33,15 @@ class Settings(TrainingSettings):
     """property with the instance of each point; by default the first usual name"""
     semantic: str | None = None
     """property with the class of each point; by default the first usual name"""
-    background: tuple[int, ...] = ()
+    background: tuple[int | str, ...] = ()
     """values of the instance property that mean no instance"""
     up: Up = "z"
     """axis of the files that points up"""
     # --- the data
     class_values: tuple[int, ...] = ()
     """classes as the files number them; none: instances are found without naming them"""
+    class_names: tuple[str, ...] = ()
+    """of each of these; none: their numbers are all that is known"""
     unit: float = 1.0
     """length in the files that is 1 for the network: all clouds share it"""
     seen: tuple[int, ...] = ()
@@ -69,6 +71,8 @@ class Settings(TrainingSettings):
 class Options(Settings, RunOptions):
     """Settings, where to compute and what to do."""
 
+    named: tuple[str, ...] = ()
+    """classes as NUMBER=NAME, before the names in the files"""
     preset: Preset = "quick"
     output: Path = Path("runs/own_clouds")
 

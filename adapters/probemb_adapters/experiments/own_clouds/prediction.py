@@ -44,7 +44,7 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
         colors = (255 * instance_colors(len(found))).astype(np.uint8)
         own = model.frame.to_file(embedding, cloud.pos)
         named = replace(found, semantic=model.class_numbers(found))
-        write_instances(output / cloud.name, cloud, named, own, colors)
+        write_instances(output / cloud.name, cloud, named, own, colors, model.class_names)
         rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
         shapes.append(ShapeResult(cloud.name, pos, None, found, embedding.log_std, embedding.mean, rgb))
         tqdm.write(f"{cloud.name}: {_counts(model, found.semantic)}")

@@ -14,10 +14,12 @@ from probemb_adapters.experiments.own_clouds.data import (
     Frame,
     TestClouds,
     check_classes,
+    class_names_of,
     class_values,
     common_unit,
     findings_of,
     fingerprint,
+    known_classes,
     labelled_data,
     notes_of,
     read_labelled,
@@ -60,11 +62,13 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     _print_findings(split["train"], fabric)
     known = class_values(split["train"])
     way = "no cloud to train on has them; sort the clouds into subfolders train, val and test, or label more"
-    check_classes(known, [*split["val"], *split["test"]], way)
+    names = class_names_of(clouds, known, options.named)
+    check_classes(known_classes(known, names), [*split["val"], *split["test"]], way)
 
     options = replace(
         options,
         class_values=known,
+        class_names=names,
         unit=common_unit(split["train"]),
         seen=tuple(fingerprint(cloud) for name in ("train", "val") for cloud in split[name]),
     )
@@ -74,7 +78,7 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     options = with_lengths(options, data)
     model = new_model(options, fabric)
     fabric.print(
-        f"{len(model.classes)} classes; a length of {options.unit:g} is 1 for the network, offset_scale "
+        f"{_told(known, names)}; a length of {options.unit:g} is 1 for the network, offset_scale "
         f"{options.offset_scale:g}, initial_std {options.initial_std:g}"
     )
     history = train_model(model, data, options, fabric)
@@ -99,8 +103,8 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
     """
     model = Model.load(path)
     made = model.settings
-    clouds = read_labelled(folder, made.instance, made.semantic, made.background)
-    check_classes(made.class_values, clouds, "the model does not know them")
+    clouds = read_labelled(folder, made.instance, made.semantic, made.background, model.class_names)
+    check_classes(known_classes(made.class_values, made.class_names), clouds, "the model does not know them")
     unseen = [cloud for cloud in clouds if fingerprint(cloud) not in set(made.seen)]
     if unseen and len(unseen) < len(clouds):
         fabric.print(f"{len(clouds) - len(unseen)} of {len(clouds)} clouds left out: the model has seen them")
@@ -114,7 +118,9 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
     return write_evaluation(model, evaluation, options, f"Model: {path}.")
 
 
-def run_check(folder: Path, instance: str | None, semantic: str | None, background: Sequence[int]) -> tuple[str, bool]:
+def run_check(
+    folder: Path, instance: str | None, semantic: str | None, background: Sequence[int | str]
+) -> tuple[str, bool]:
     """The usual mix-ups in each cloud of a folder, a line a finding.
 
     Returns:
@@ -124,9 +130,13 @@ def run_check(folder: Path, instance: str | None, semantic: str | None, backgrou
     found = _findings(clouds)
     lines = [*notes_of(clouds), *(f"{cloud.name}: {finding}" for cloud, finding in found)]
     classes = class_values(clouds)
-    told = f"classes {', '.join(map(str, classes))}" if classes else "no classes"
+    told = _told(classes, class_names_of(clouds, classes))
     lines.append(f"{len(clouds)} clouds, {told}, {len(found)} findings")
     return "\n".join(lines), any(finding.level == "error" for _, finding in found)
+
+
+def _told(classes: Sequence[int], names: Sequence[str]) -> str:
+    return f"classes {', '.join(known_classes(classes, names).values())}" if classes else "no classes"
 
 
 def _findings(clouds: Sequence[Cloud]) -> list[tuple[Cloud, Finding]]:
