@@ -18,6 +18,7 @@ from torch import Tensor
 from probemb_lib._labelled import Integers, Labelled, as_array, labelled
 from probemb_lib.gaussian import plain_tensor
 from probemb_lib.labels import IGNORED, NO_INSTANCE
+from probemb_lib.positions import STRAY, coarse_step, stray_rows
 
 MOST = 0.9  # of a cloud: more than one instance should hold
 SEVERAL = 0.25  # of the clouds with such an instance; some have one by nature
@@ -26,8 +27,6 @@ TINY = 5  # points of an instance that is hardly one
 MANY = 0.05  # of the instances that are tiny; sampling leaves some
 REPEATED = 0.05  # of the points at the place of another
 SPHERE = 1.05  # radius that rounding and small augmentations leave of the unit sphere
-STEPS = 8  # float32 numbers between neighbouring points, at least
-STRAY = 20  # times as far from the middle as 99 % of the points
 GROUPS = 0.05  # of the points, in a group that is a cloud of its own
 STRETCHES = 8  # of the order of points
 CELLS = 32  # along the longest axis, to see groups that lie apart
@@ -402,31 +401,29 @@ def _groups_with_same_ids(clouds: Labelled) -> int:
 
 def _spacing(clouds: Labelled, positions: Any) -> Iterator[Finding]:
     """Coordinates so large that their type does not tell neighbours apart."""
-    dtype = positions.dtype if isinstance(positions, Tensor) else None
-    eps = 2.0**-10 if dtype == torch.float16 else 2.0**-7 if dtype == torch.bfloat16 else 2.0**-23
-    eps = 0.0 if as_array(positions).dtype == np.float64 else eps
+    eps = torch.finfo(positions.dtype).eps if isinstance(positions, Tensor) else np.finfo(positions.dtype).eps
     farthest, extent = float(np.abs(clouds.positions).max()), float(np.ptp(clouds.positions, axis=0).max())
     spacing = extent / CELLS if math.isnan(clouds.spacing) else clouds.spacing  # all points may have fallen together
-    if extent > 0 and farthest * eps * STEPS > spacing:
+    step = coarse_step(float(eps), farthest, spacing, extent)
+    if extent > 0 and step is not None:
         yield Finding(
             "error",
             f"positions: expected numbers much finer than the distance of neighbours, {spacing:.2g}, got "
-            f"coordinates up to {farthest:g}, where {dtype or as_array(positions).dtype} has steps of "
-            f"{farthest * eps:.2g}: subtract an offset in float64 before the cast",
+            f"coordinates up to {farthest:g}, where {positions.dtype} has steps of {step:.2g}: subtract an offset in "
+            "float64 before the cast (probemb_lib.positions.far_offset)",
         )
 
 
 def _geometry(clouds: Labelled, unit: str | None, offset_scale: float | None) -> Iterator[Finding]:
     """Where the points lie, against what the head was told."""
     x, table = clouds.positions, clouds.table
-    middle = np.median(x, axis=0)
-    distance = np.linalg.norm(x - middle, axis=1)
-    usual = float(np.quantile(distance, 0.99))
-    if usual > 0 and distance.max() > STRAY * usual:
+    strays = x[stray_rows(x)]
+    if len(strays):
+        farthest = strays[np.linalg.norm(strays - np.median(x, axis=0), axis=1).argmax()]
         yield Finding(
             "warning",
-            f"positions: expected no stray points, got {(distance > STRAY * usual).sum()} more than {STRAY} times as "
-            f"far from the middle as 99 % of the others, the farthest {_point(x[distance.argmax()])}: leave them out",
+            f"positions: expected no stray points, got {len(strays)} more than {STRAY} times as far from the middle as "
+            f"99 % of the others, the farthest {_point(farthest)}: leave them out",
         )
     if unit == "sphere":
         reach = np.array([np.linalg.norm(x[rows], axis=1).max() for rows in clouds.clouds])

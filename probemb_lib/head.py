@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, plain_tensor
+from probemb_lib.positions import coarse_step
 
 EUCLIDEAN_LOG_STD = -0.5 * math.log(8.0)
 """With σ² = 1/8 for all, κ is exactly exp(−‖μ_i − μ_j‖²): the deterministic embedding of the paper."""
@@ -51,8 +52,8 @@ def branch(in_channels: int, out_channels: int, hidden: Sequence[int] = HIDDEN) 
 SAME_SCALE = 0.01
 """Two scales are one up to this share: what half precision makes of a file's numbers is no other scale."""
 
-FINEST = 1 / 64
-"""float32 positions must be finer than this share of ``offset_scale``."""
+NEIGHBOURS = 1 / 8
+"""Of ``offset_scale``: about the distance of neighbouring points, which a head does not look for."""
 
 
 def check_scale(value: float, name: str) -> float:
@@ -173,12 +174,13 @@ class Head(nn.Module):
         if torch.compiler.is_compiling() or type(positions) is not Tensor:  # values cannot be asked for
             return
         farthest = positions.detach().abs().max().item()  # NaN and infinity are the network's, and the losses', to say
-        spacing = farthest * torch.finfo(torch.float32).eps
-        if math.isfinite(farthest) and spacing > FINEST * self.offset_scale:
+        step = coarse_step(torch.finfo(torch.float32).eps, farthest, NEIGHBOURS * self.offset_scale)
+        if math.isfinite(farthest) and step is not None:
             raise ValueError(
                 f"expected float32 positions that are finer than 1/64 of offset_scale, {self.offset_scale:g}, got "
-                f"coordinates up to {farthest:g}, where float32 has steps of {spacing:.2g}: subtract an offset, such "
-                "as the cloud's mean, in float64 before the cast, or raise offset_scale if it is in another unit"
+                f"coordinates up to {farthest:g}, where float32 has steps of {step:.2g}: subtract an offset, such as "
+                "probemb_lib.positions.far_offset, in float64 before the cast, or raise offset_scale if it is in "
+                "another unit"
             )
 
     def _predict(self, features: Tensor, *branches: nn.Sequential) -> list[Tensor]:

@@ -201,6 +201,7 @@ def test_direction_of_imports() -> None:
     graph = core_graph()
     layers = {
         "probemb_lib.gaussian": 0,
+        "probemb_lib.positions": 0,
         "probemb_lib.segments": 0,
         "probemb_lib.labels": 0,
         "probemb_lib.convert": 0,
@@ -235,7 +236,7 @@ def test_direction_of_imports() -> None:
             here, there = layer(name), layer(other)
             if here is not None and there is not None and here < 3:
                 assert there < here or (there == here == 1), f"{name} imports {other}"
-    for name in ("gaussian", "convert", "clustering.grid", "twins"):
+    for name in ("gaussian", "positions", "convert", "clustering.grid", "twins"):
         assert not graph[f"probemb_lib.{name}"], f"{name} stands alone"
     assert graph["probemb_lib.segments"] == {"probemb_lib.twins"}
     assert graph["probemb_lib.clustering._index"] == {"probemb_lib.clustering.grid", "probemb_lib.clustering.inputs"}

@@ -32,12 +32,11 @@ def test_near_the_origin_nothing_is_subtracted(shift: float) -> None:
     check_digits((POS + shift).astype(np.float32), "a")
 
 
-def test_coarse_is_more_than_a_tenth_of_the_usual_distance() -> None:
-    """Spacing is the coordinate times 2^-24 to 2^-23."""
-    limit = 0.1 * DISTANCE * 2**23
-    fine, coarse = POS + limit / 4, POS + 4 * limit
+def test_coarse_is_more_than_an_eighth_of_the_usual_distance() -> None:
+    limit = DISTANCE / 8 * 2**23
+    fine, coarse = POS + 0.9 * limit, POS + 1.1 * limit
     check_digits(fine.astype(np.float32), "a")
-    with pytest.raises(ValueError, match=r"a: expected positions that float32 can tell apart, .*clouds\.far_offset"):
+    with pytest.raises(ValueError, match=r"a: expected positions that float32 can tell apart, .*positions\.far_offset"):
         check_digits(coarse.astype(np.float32), "a")
     check_digits(coarse, "a")
     check_digits(coarse.astype(np.int64), "a")

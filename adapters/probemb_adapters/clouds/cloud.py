@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from probemb_adapters.clouds.digits import check_digits
+from probemb_lib.positions import check_digits
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Up = Literal["x", "y", "z"]

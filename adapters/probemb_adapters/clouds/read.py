@@ -11,7 +11,7 @@ import numpy as np
 
 from probemb_adapters.clouds.arrays import POSITION_NAMES, read_h5, read_npy, read_npz
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
-from probemb_adapters.clouds.digits import check_digits, check_range, warn_of_strays
+from probemb_adapters.clouds.coordinates import check_range, warn_of_strays
 from probemb_adapters.clouds.e57 import read_e57
 from probemb_adapters.clouds.formats import readable
 from probemb_adapters.clouds.las import read_las
@@ -27,6 +27,7 @@ from probemb_adapters.clouds.properties import (
 )
 from probemb_adapters.clouds.text import read_text
 from probemb_lib.labels import IGNORED, NO_INSTANCE
+from probemb_lib.positions import check_digits
 
 __all__ = ["ENDINGS", "POSITION_NAMES", "cloud_files", "read_clouds"]
 
