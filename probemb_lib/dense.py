@@ -329,6 +329,7 @@ def object_table(found: Instances, shape: Sequence[int], *, spacing: Spacing = 1
     shape = _shape(shape)
     steps = _spacing(spacing, len(shape) - 1)
     number = _numbers(found, shape)
+    found = found.to("cpu")  # whose numbers are float64 below
     index = (found.label >= 0).reshape(shape).nonzero()[:, 1:]  # (S, axes)
     owner = found.label[found.label >= 0]
     count = torch.bincount(owner, minlength=len(found))

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from probemb_lib.twins import run_on
 
+SEGMENTS_RUN_ON = ("cpu", "cuda")
+"""Devices with a `torch.segment_reduce`; for others, such as Apple's, points go to the CPU and sums come back."""
+
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.ndim == 1:
@@ -129,6 +132,20 @@ def has_twin(x: Tensor) -> bool:
     return x.device.type == "cuda" and x.dtype == torch.float32 and run_on(x.device)
 
 
+def segment_reduce(x: Tensor, kind: str, ptr: Tensor, *, initial: float | None = None, wide: bool = False) -> Tensor:
+    """`torch.segment_reduce` over segments of the last axis, on any device: (…, M) → (…, S), without a derivative.
+
+    Args:
+        wide: computed in float64.
+    """
+    here = x if x.device.type in SEGMENTS_RUN_ON else x.cpu()  # before the cast: Apple's has no float64 either
+    values, offsets = here.double() if wide else here, ptr.to(here.device).expand(*x.shape[:-1], -1)
+    result = torch.segment_reduce(
+        values.contiguous(), kind, offsets=offsets.contiguous(), axis=x.ndim - 1, initial=initial
+    )
+    return result.to(x.dtype).to(x.device)
+
+
 def _reduced(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
     opaque = x.device.type == "cuda" and torch.compiler.is_compiling()
     result: Tensor = (_reduce_opaque if opaque else _reduce)(x, ptr, largest)
@@ -141,10 +158,9 @@ def _reduce(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
 
         return reduce_segments(x, ptr, largest)
     if largest:
-        result = torch.segment_reduce(x, "max", offsets=ptr, axis=0, initial=-math.inf)
+        result = segment_reduce(x, "max", ptr, initial=-math.inf)
         return result.masked_fill(result == -math.inf, 0)
-    wide, offsets = _wide(x).contiguous(), ptr.expand(*x.shape[:-1], -1).contiguous()
-    return torch.segment_reduce(wide, "sum", offsets=offsets, axis=x.ndim - 1, initial=0).to(x.dtype)
+    return segment_reduce(x, "sum", ptr, initial=0, wide=True)
 
 
 # Opaque to torch.compile, which has no kernel of its own for segments.
@@ -156,10 +172,6 @@ _reduce_opaque = torch.library.custom_op(
 @_reduce_opaque.register_fake
 def _(x: Tensor, ptr: Tensor, largest: bool) -> Tensor:
     return x.new_empty((*x.shape[:-1], ptr.shape[0] - 1))
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.device.type == "mps" else x.double()  # MPS has no float64
 
 
 def gather_points(x: Tensor, rows: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from probemb_lib._tile_compiled import add_fused_tile
 from probemb_lib._tile_eager import Pairs, PairSums, add_tile
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.gaussian import GaussianEmbedding
-from probemb_lib.segments import put, take
+from probemb_lib.segments import put, segment_reduce, take
 from probemb_lib.twins import run_on, warn_once
 
 TILE_ELEMENTS_CPU = 1 << 18  # pairs in a tile: about a dozen float32 planes of this size stay in the last cache
@@ -175,7 +175,7 @@ def _(grad: Tensor, scale: Tensor, cloud: Tensor) -> Tensor:
 
 def _cloud_sum(x: Tensor, instance_ptr: Tensor) -> Tensor:
     # Not sum_of_segments: its change of dtype makes torch.compile build another graph for a batch of one cloud.
-    return torch.segment_reduce(x, "sum", offsets=instance_ptr, axis=0, initial=0)
+    return segment_reduce(x, "sum", instance_ptr, initial=0)
 
 
 def _sums(

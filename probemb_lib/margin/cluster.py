@@ -81,7 +81,7 @@ def margin_cluster(
     members: list[Integers] = []
     for g in range(keys.shape[1]):
         own = rows[of_row == g]
-        mean, log_std = (t.index_select(0, own).double().cpu().expand(-1, x.dim).T.contiguous().numpy() for t in x)
+        mean, log_std = (t.index_select(0, own).cpu().double().expand(-1, x.dim).T.contiguous().numpy() for t in x)
         found = _proposals(mean, log_std, score[own].cpu().numpy(), min_score, min_points)
         own_rows = own.cpu().numpy()
         seeds += [own_rows[[seed]] for seed, _ in found]

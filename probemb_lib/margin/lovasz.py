@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from probemb_lib.aggregate import InstanceIndex
+from probemb_lib.segments import segment_reduce
 
 
 def lovasz_hinge(mean: Tensor, center: Tensor, log_std: Tensor, index: InstanceIndex) -> Tensor:
@@ -56,8 +57,7 @@ class _LovaszHinge(torch.autograd.Function):
             any(ctx.needs_input_grad[:3]),
         )
         ctx.save_for_backward(*grads, index.point_batch, index.batch)
-        total: Tensor = torch.segment_reduce(value, "sum", offsets=index.instance_ptr, axis=0, initial=0)
-        return total
+        return segment_reduce(value, "sum", index.instance_ptr, initial=0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -103,7 +103,7 @@ def _all_instances(
     own = index.index_select(0, member)
     own_z = ((mean.index_select(0, member) - center.index_select(0, own)) * inverse.index_select(0, own)).T  # (D, M)
     own_error = -2 * torch.expm1(-0.5 * own_z.square().sum(0))  # 2 − 2 φ, exact also near φ = 1
-    least = torch.segment_reduce(own_error, "min", offsets=member_ptr, axis=0)
+    least = segment_reduce(own_error, "min", member_ptr)
     reach = _reach(least, center, log_std)
     place = torch.empty_like(index)  # of a point in its sorted cloud
 

@@ -152,6 +152,18 @@ def test_bfloat16_and_workers() -> None:
     assert all(epoch["loss"] > 0 for epoch in history)
 
 
+@pytest.mark.parametrize("apple", [False, True])
+def test_apple_gpus_are_left_alone(
+    apple: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+    assert start_fabric().device == torch.device("cpu")
+    assert ("on the CPU: on Apple's GPU torch lacks" in capsys.readouterr().out) == apple
+    start_fabric(accelerator="cpu")
+    assert capsys.readouterr().out == ""
+
+
 def test_one_process_has_everything() -> None:
     fabric = start_fabric(accelerator="cpu")
     assert list(share_of(fabric, 5)) == [0, 1, 2, 3, 4]

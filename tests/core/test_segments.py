@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from probemb_lib import segments
 from probemb_lib.segments import expand_segments, gather_points, segment_logsumexp, segment_sum
 
 # Empty segments at the start, within and at the end.
@@ -102,6 +103,17 @@ def test_sums_of_float32_are_accumulated_in_float64() -> None:
     got = segment_sum(x, ptr, segment)
     assert got.dtype == torch.float32
     np.testing.assert_allclose(got.item(), 1e6 * np.float64(np.float32(0.1)), rtol=1e-7)
+
+
+def test_devices_without_segments_go_over_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Apple's; here the CPU stands in for one."""
+    ptr, segment = layout([3, 0, 4])
+    x = draw(2, 7, dtype=torch.float32)
+    expected = segment_sum(x, ptr, segment), segment_logsumexp(x[0], ptr, segment)
+    monkeypatch.setattr(segments, "SEGMENTS_RUN_ON", ("cuda",))
+    there = segment_sum(x, ptr, segment), segment_logsumexp(x[0], ptr, segment)
+    torch.testing.assert_close(there, expected, rtol=0, atol=0)
+    assert there[0].dtype == torch.float32
 
 
 def test_inputs_of_any_strides() -> None:

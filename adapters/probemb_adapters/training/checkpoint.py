@@ -16,7 +16,7 @@ from probemb_adapters.files import missing_extra, replaced_file, what_instead
 
 try:
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 except ImportError as error:
     raise missing_extra("checkpoints need safetensors", "train", error) from error
 
@@ -37,7 +37,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_describe(dict(state), "", tensors))
     with replaced_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"state": text})
+        temporary.write_bytes(save(tensors, metadata={"state": text}))  # save_file leaves files of its own when killed
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

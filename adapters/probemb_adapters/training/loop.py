@@ -43,11 +43,16 @@ def start_fabric(
     """Fabric for this command: under `torchrun` one of its processes, else ``devices`` processes that it starts.
 
     Args:
-        accelerator: `cpu`, `cuda` or `auto`.
+        accelerator: `cpu`, `cuda` or `auto`: a GPU of NVIDIA or AMD if torch sees one, else the CPU. Apple's GPUs are
+            left alone: torch has neither float64 nor sums over segments there.
         devices: processes on this machine, each with a device of its own; under `torchrun` that command decides.
         precision: `32-true`, `bf16-mixed` or `16-mixed`. Embeddings and losses are computed in float32 in all of them.
         log_dir: folder for TensorBoard's curves, written where the package tensorboard is installed.
     """
+    apple = False
+    if accelerator == "auto":  # Fabric's own would take Apple's
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        apple = accelerator == "cpu" and torch.backends.mps.is_available()
     nodes = 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -64,6 +69,8 @@ def start_fabric(
         loggers=curves,
     )
     fabric.launch()
+    if apple:
+        fabric.print("on the CPU: on Apple's GPU torch lacks what this needs (float64 and sums over segments)")
     return fabric
 
 
