@@ -16,6 +16,9 @@ from probemb_adapters.networks.sparse import SparseTensor, convolve
 
 Engine = Literal["auto", "minkowski", "torch"]
 
+ENGINES = {"minkowski": "MinkowskiEngine", "torch": "plain torch"}
+"""What they are called."""
+
 AnySparse = Any
 """A `MinkowskiEngine.SparseTensor`, or a :class:`~probemb_adapters.networks.sparse.SparseTensor`."""
 

@@ -7,10 +7,8 @@ trained on ScanNet, S3DIS or by contrastive pretraining go in with
 The offsets of a kernel are numbered with x fastest. Those of an odd size are centred, −(k//2) … k//2; those of size 2
 are 0 and 1, so that a strided convolution gathers the 2×2×2 voxels that its transpose spreads again.
 
-This is the numbering of MinkowskiEngine 0.5. Neither names nor shapes tell it, so weights that were trained with
-another one load without a complaint and give wrong features; check what you load on a scene whose classes you know.
-Before 0.5, SpatioTemporalSegmentation's blocks numbered their 27 offsets otherwise (region type HYBRID, the centre
-first), and before 0.3.2 kernels of size 2 had z fastest.
+This is the numbering of MinkowskiEngine 0.5. Weights that were trained with an older one are refused or converted, see
+:mod:`probemb_adapters.networks.kernel_order`.
 """
 
 from __future__ import annotations
@@ -113,15 +111,17 @@ class MinkUNet(nn.Module):
     Args:
         in_channels: of the voxels' features, such as 3 for colours.
         out_channels: classes of the final 1×1×1 convolution. None leaves it out, for a head of one's own, and the
-            features have the 96 channels of the last block.
+            features have the channels of the last block, 96 at full width.
         conv1_kernel_size: of the stem, 5; some published weights have 3.
+        width: factor of the channels of all blocks; published weights have 1.
 
     Attributes:
         in_channels: as given.
         out_channels: channels of the features that come out.
 
     Raises:
-        ValueError: a number of channels is below 1, or the size of the stem is even or below 3.
+        ValueError: a number of channels is below 1, the size of the stem is even or below 3, or a block would have no
+            channel.
     """
 
     PLANES: ClassVar[tuple[int, ...]]
@@ -129,36 +129,46 @@ class MinkUNet(nn.Module):
     LAYERS: ClassVar[tuple[int, ...]]
     """Residual units in each of them."""
 
-    def __init__(self, in_channels: int = 3, out_channels: int | None = None, *, conv1_kernel_size: int = 5) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int | None = None,
+        *,
+        conv1_kernel_size: int = 5,
+        width: float = 1.0,
+    ) -> None:
         super().__init__()
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels is not None and channels < 1:
                 raise ValueError(f"expected {name} >= 1, got {channels}")
         if conv1_kernel_size < 3 or conv1_kernel_size % 2 == 0:
             raise ValueError(f"expected an odd conv1_kernel_size >= 3, got {conv1_kernel_size}")
+        planes_of = [round(width * planes) for planes in self.PLANES]
+        if min(planes_of) < 1:
+            raise ValueError(f"width: expected a channel in each block, got {width} of {self.PLANES}")
         self.in_channels = in_channels
-        self.out_channels = self.PLANES[-1] if out_channels is None else out_channels
+        self.out_channels = planes_of[-1] if out_channels is None else out_channels
 
         self.conv0p1s1 = _Convolution(in_channels, _STEM, conv1_kernel_size)
         self.bn0 = _BatchNorm(_STEM)
-        width, skips = _STEM, []
+        channels, skips = _STEM, []
         self._down, self._up = [], []  # names of convolution, norm and block, from the input to the output
-        for i, planes in enumerate(self.PLANES[:4], start=1):
-            skips.append(width)
+        for i, planes in enumerate(planes_of[:4], start=1):
+            skips.append(channels)
             names = (f"conv{i}p{2 ** (i - 1)}s2", f"bn{i}", f"block{i}")
-            self.add_module(names[0], _Convolution(width, width, 2, stride=2))
-            self.add_module(names[1], _BatchNorm(width))
-            self.add_module(names[2], _blocks(width, planes, self.LAYERS[i - 1]))
+            self.add_module(names[0], _Convolution(channels, channels, 2, stride=2))
+            self.add_module(names[1], _BatchNorm(channels))
+            self.add_module(names[2], _blocks(channels, planes, self.LAYERS[i - 1]))
             self._down.append(names)
-            width = planes
-        for i, planes in enumerate(self.PLANES[4:], start=4):
+            channels = planes
+        for i, planes in enumerate(planes_of[4:], start=4):
             names = (f"convtr{i}p{2 ** (8 - i)}s2", f"bntr{i}", f"block{i + 1}")
-            self.add_module(names[0], _Convolution(width, planes, 2, stride=2, transposed=True))
+            self.add_module(names[0], _Convolution(channels, planes, 2, stride=2, transposed=True))
             self.add_module(names[1], _BatchNorm(planes))
             self.add_module(names[2], _blocks(planes + skips.pop(), planes, self.LAYERS[i]))
             self._up.append(names)
-            width = planes
-        self.final = None if out_channels is None else _Convolution(width, out_channels, 1, bias=True)
+            channels = planes
+        self.final = None if out_channels is None else _Convolution(channels, out_channels, 1, bias=True)
 
     def forward(self, x: AnySparse) -> AnySparse:
         """
