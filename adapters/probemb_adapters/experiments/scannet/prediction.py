@@ -42,6 +42,7 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
             threshold=model.setting,
             min_score=MIN_SCORE,
             min_points=MIN_POINTS,
+            refine=bool(model.settings.refine),
             progress=progress,
         )
     return found, seen
