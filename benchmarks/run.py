@@ -29,6 +29,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {  # and the packages without which there
     "large_scene": (),
     "volume": (),
     "pointnet2": ("h5py",),
+    "sparse": (),
     "steps": ("h5py", "torch_geometric", "plyfile"),
 }
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness import Results, Shares, missing, run_alone
+from harness import Results, Shares, run_alone
 
 # isort: split
 import torch
@@ -189,10 +189,6 @@ def scene_prediction(points: int, rounds: int) -> Shares:
 def benchmark(quick: bool) -> Results:
     results = Results()
     results.add(partnet_step(512 if quick else 2_048, 0.5 if quick else 1.0, 2 if quick else 9))
-    lacking = missing(["MinkowskiEngine"])
-    if lacking is not None:
-        results.lack("Training step on rooms, prediction of a scene", lacking)
-        return results
     results.add(scannet_step(300 if quick else 3_000, 0.08 if quick else 0.03, 2 if quick else 9))
     results.add(scene_prediction(5_000 if quick else 150_000, 1 if quick else 5))
     return results

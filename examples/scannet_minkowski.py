@@ -9,8 +9,9 @@ scenes and schedule; the parameter of each clustering is picked on training scen
     torchrun --nproc-per-node 4 examples/scannet_minkowski.py --root /data/scannet --precision 16-mixed
     python examples/scannet_minkowski.py --root /data/scannet --evaluate model.safetensors --split test
     python examples/scannet_minkowski.py --evaluate model.safetensors --predict office.ply floor.ply
+    python examples/scannet_minkowski.py --evaluate model.safetensors --objects other_objects.npz
 
-It needs MinkowskiEngine: make minkowski, or python -m probemb_adapters.networks.minkowski_build.
+Sparse convolutions run in plain torch, or on MinkowskiEngine where it is installed (make minkowski).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from probemb_adapters.experiments.scannet import (
     evaluation_scenes,
     fit_setting,
     fitting_scenes,
+    loss_of,
     named_models,
     new_model,
     resolve,
@@ -39,8 +41,9 @@ from probemb_adapters.experiments.scannet import (
     write_numbers,
     write_page,
 )
+from probemb_adapters.networks.engines import pick_engine
 from probemb_adapters.training import start_fabric
-from probemb_lib import LearnableMarginLoss, ProbabilisticEmbeddingLoss, ThresholdFit
+from probemb_lib import ThresholdFit
 from probemb_shapes.demo_data import scannet_folder
 
 
@@ -60,8 +63,8 @@ def main() -> None:
         print(run_prediction(options, fabric))
         return
 
-    root = options.root or scannet_folder(options.rooms, fabric)
-    models = named_models(options.evaluate)
+    root = options.root or scannet_folder(options.rooms, fabric, options.objects)
+    models = named_models(options.evaluate, options.engine)
     text = f"Models: {', '.join(map(str, options.evaluate))}."
     fits: dict[str, ThresholdFit] = {}
     histories: dict[str, Sequence[dict[str, float]]] = {}
@@ -74,8 +77,7 @@ def main() -> None:
             # MinkowskiNet gives a feature a point; the head makes of it a Gaussian around where the point's object
             # has its centre, or an offset and a margin of the point's object; and a score for each class.
             model = new_model(method, options, fabric)
-            loss_function = ProbabilisticEmbeddingLoss() if method == "probabilistic" else LearnableMarginLoss()
-            histories[method] = train_model(model, data, loss_function, options, fabric)
+            histories[method] = train_model(model, data, loss_of(method, options), options, fabric)
             models[method] = model
             if fabric.is_global_zero:  # before all that may fail
                 model.save(options.output / method / "model.safetensors")
@@ -96,7 +98,8 @@ def main() -> None:
     evaluations = []
     for name, model in models.items():
         metric, shown = evaluate_model(name, model, scenes, options, fabric)
-        evaluations.append(Evaluation(name, metric, fits.get(name), model.setting, histories.get(name, ()), shown))
+        fit, history = fits.get(name), histories.get(name, ())
+        evaluations.append(Evaluation(name, model.classes, metric, fit, model.setting, history, shown))
 
     # --- report
 
@@ -105,7 +108,7 @@ def main() -> None:
     if options.split == "test":  # nobody else has its annotation, so there are no numbers
         print(f"\nsubmission  {options.output / 'submission'}/*: zip the content of one for ScanNet's server")
         return
-    write_numbers(evaluations, options)
+    write_numbers(evaluations, options, pick_engine(options.engine, fabric.device.type))
     print(write_page(evaluations, options, text))
     if options.submission:
         print(f"submission {options.output / 'submission'}")

@@ -471,21 +471,23 @@ def test_training_step_on_partnet(steps: types.ModuleType) -> None:
     assert 0 < shares.library_share < 1
 
 
-def test_steps_without_minkowski_engine(
-    steps: types.ModuleType, without: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without("MinkowskiEngine")
-    monkeypatch.setattr(steps, "partnet_step", lambda *_: everything().shares[0])
-    results = steps.benchmark(True)
-    assert len(results.shares) == 1
-    assert list(results.missing.values()) == ["not installed: make minkowski"]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("MinkowskiEngine") is None, reason="needs MinkowskiEngine: make minkowski")
 def test_steps_on_rooms(steps: types.ModuleType) -> None:
     for shares in (steps.scannet_step(100, 0.1, 1), steps.scene_prediction(1000, 1)):
         assert all(s > 0 for s in shares.seconds.values())
         assert 0 < shares.library_share < 1
+
+
+@pytest.fixture
+def sparse() -> types.ModuleType:
+    return importlib.import_module("sparse")
+
+
+def test_sparse_engines_beside_each_other(sparse: types.ModuleType) -> None:
+    results = sparse.benchmark(True)
+    for table in results.tables:
+        assert list(table.rows)[-1] == table.ours == "plain torch"
+        assert len(table.rows) + len(table.missing) == 2
+    assert all(peak > 1 for peaks in results.numbers["peak_mb"].values() for peak in peaks.values())
 
 
 # --- a GPU's benchmark, on the CPU

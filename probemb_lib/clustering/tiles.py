@@ -22,13 +22,16 @@ from torch.nn.functional import pad
 
 from probemb_lib.clustering.greedy import _cluster_cloud, greedy_cluster
 from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits, check_threshold
+from probemb_lib.clustering.refine import SIZE_EXPONENT
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
 from probemb_lib.head import HeadOutput
 from probemb_lib.instances import Instances
+from probemb_lib.similarity import log_bhattacharyya_paired
 
 Integers = NDArray[np.int64]
 
 REMAPPED_AT_ONCE = 1 << 20  # a second array of all labels could be larger than a tile
+FINEST = 2.0**-10  # of a tile, the coarsest steps of float32 coordinates
 MAX_CELL = 2.0**53  # beyond, float64 does not tell neighbouring cells apart
 
 
@@ -46,6 +49,7 @@ def cluster_tiles(
     background: int | None = 0,
     class_aware: bool = False,
     stitch_threshold: float | None = None,
+    refine: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Instances:
     """Predict and cluster a scene tile by tile: what :func:`~probemb_lib.greedy_cluster` is for a scene that fits.
@@ -76,15 +80,19 @@ def cluster_tiles(
         min_points: drop instances with fewer points, counted over the whole scene.
         stitch_threshold: like ``threshold`` in (0, 1], for the seeds of instances; None: the same. A lower one also
             joins instances that one tile told apart.
+        refine: let the members of each instance decide which points, class and score it has, within each tile as
+            :func:`~probemb_lib.refine_instances`; class and score then come from the labelled members in all tiles.
         progress: called after each tile with the number of tiles done and of all.
 
     Returns:
         Instances of the scene, on the device of the positions; rows by score, highest first. The seed of an instance
-        is its best-scored point, score, class and embedding are what the tile that labels this point predicted for it.
+        is its best-scored point, score, class and embedding are what the tile that labels this point predicted for it;
+        with ``refine`` they are those of its members, the embedding that of the tile with most of them.
 
     Raises:
-        TypeError, ValueError: shapes, dtypes, options out of range, NaN or infinity; the tile is named where it is
-            the prediction that is wrong.
+        TypeError, ValueError: shapes, dtypes, options out of range, NaN or infinity, or float32 coordinates so far from
+            the origin that their steps are coarse against ``tile_size``; the tile is named where it is the prediction
+            that is wrong.
 
     >>> x = torch.tensor([[0.9, 0.0], [1.1, 0.0], [5.0, 0.0]])  # the border between the first two is at 1
     >>> embedding, probabilities = GaussianEmbedding(x, torch.zeros(3, 1)), torch.tensor([[0.2, 0.8]] * 3)
@@ -99,15 +107,21 @@ def cluster_tiles(
     check_threshold(stitch_threshold, "stitch_threshold")
     check_limits(min_score, min_points)
     cluster = partial(
-        greedy_cluster, threshold=threshold, min_score=min_score, background=background, class_aware=class_aware
+        greedy_cluster,
+        threshold=threshold,
+        min_score=min_score,
+        background=background,
+        class_aware=class_aware,
+        refine=refine,
     )
 
     tiles = _Tiles(at_least_float32(positions.detach()).cpu().numpy(), axes, tile_size, overlap)
+    _check_steps(positions, tile_size, "positions")
     label = torch.full((positions.shape[0],), -1, dtype=torch.int64)  # counts the tiles' instances until the end
     found: list[_TileInstances] = []
     count = 0
     for tile in tiles:
-        number, instances = _cluster_tile(tile, positions, predict, background, cluster)
+        number, instances = _cluster_tile(tile, positions, predict, background, cluster, tile_size, refine)
         if found and instances.columns != found[0].columns:
             raise ValueError(
                 f"{tile}: expected as many columns of mean, log_std and probabilities as for the tiles before, "
@@ -120,7 +134,10 @@ def cluster_tiles(
             progress(len(found), len(tiles))
     del tiles  # its order of the points is as large as the labels
 
-    row, best = _stitch(_concatenate(found, positions), stitch_threshold, min_score, min_points, class_aware)
+    whole = _concatenate(found, positions)
+    row, best = _stitch(whole, stitch_threshold, min_score, min_points, class_aware)
+    if refine and len(best.row):
+        row, best = _refined(row, best, whole, background, len(positions))
     row = torch.cat([row, row.new_tensor([-1])])  # −1 takes the last, and stays −1
     for some in label.split(REMAPPED_AT_ONCE):
         some.copy_(row[some])
@@ -259,6 +276,8 @@ class _TileInstances(NamedTuple):
     best: _Points
     size: Tensor  # labelled points
     columns: tuple[int, int, int]  # of mean, log_std and probabilities
+    members: Tensor  # over the labelled points, float64: sums of the probabilities and, last, of κ; else no column
+    center: _Points  # the Gaussian that κ is with
 
 
 def _cluster_tile(
@@ -267,10 +286,13 @@ def _cluster_tile(
     predict: Callable[[Tensor], tuple[GaussianEmbedding, Tensor]],
     background: int | None,
     cluster: Callable[[GaussianEmbedding, Tensor], Instances],
+    tile_size: float,
+    refine: bool,
 ) -> tuple[Tensor, _TileInstances]:
     """Which instance each point of the cell is in, −1 none; and the instances that own any of these points."""
     index = torch.from_numpy(tile.rows).to(positions.device)
     x, probabilities = _check_predicted(predict(index), tile, background)
+    _check_steps(x.mean, tile_size, f"{tile}: mean")
     device = x.mean.device
     points = _Points(index.to(device), positions[index].to(device), *best_foreground(probabilities, background), *x)
     order = points.best_first()
@@ -286,7 +308,13 @@ def _cluster_tile(
     number[order[rank]] = (kept.cumsum(0) - 1)[owner]
     seed, best = (points.select(row[kept]).to("cpu") for row in (found.seed, best_rank))
     columns = (x.mean.shape[1], x.log_std.shape[1], probabilities.shape[1])
-    return number.cpu(), _TileInstances(seed, best, size[kept].cpu(), columns)
+    members = torch.zeros((len(found), columns[2] + 1 if refine else 0), dtype=torch.float64)
+    if refine:
+        kappa = log_bhattacharyya_paired(points.embedding.select(rank), found.embedding.select(owner)).exp()
+        of_points = torch.cat((probabilities[order[rank]], kappa[:, None]), 1).double().cpu()
+        members.index_add_(0, owner.cpu(), of_points)
+    center = best._replace(mean=found.embedding.mean[kept].cpu(), log_std=found.embedding.log_std[kept].cpu())
+    return number.cpu(), _TileInstances(seed, best, size[kept].cpu(), columns, members[kept.cpu()], center)
 
 
 def _check_predicted(
@@ -316,10 +344,12 @@ def _concatenate(found: list[_TileInstances], positions: Tensor) -> _TileInstanc
     if not found:  # no tile at all
         x, row = positions[:0].to("cpu", torch.float32), torch.zeros(0, dtype=torch.int64)
         none = _Points(row, x, x.new_zeros(0), row, x, x)
-        return _TileInstances(none, none, row, (0, 0, 0))
+        return _TileInstances(none, none, row, (0, 0, 0), x.new_zeros((0, 0)), none)
     seed = _Points(*(torch.cat(c) for c in zip(*(f.seed for f in found), strict=True)))
     best = _Points(*(torch.cat(c) for c in zip(*(f.best for f in found), strict=True)))
-    return _TileInstances(seed, best, torch.cat([f.size for f in found]), found[0].columns)
+    center = _Points(*(torch.cat(c) for c in zip(*(f.center for f in found), strict=True)))
+    members = torch.cat([f.members for f in found])
+    return _TileInstances(seed, best, torch.cat([f.size for f in found]), found[0].columns, members, center)
 
 
 def _stitch(
@@ -344,6 +374,40 @@ def _stitch(
     kept = kept[best_rank[kept].argsort()]
     row = torch.full_like(seeds, -1).index_copy(0, kept, torch.arange(len(kept)))
     return row[whole], best.select(kept)
+
+
+def _refined(
+    row: Tensor, best: _Points, found: _TileInstances, background: int | None, points: int
+) -> tuple[Tensor, _Points]:
+    """Class, score and Gaussian of the scene's instances by their members, and the rows by this score."""
+    part = (row >= 0).nonzero().squeeze(1)
+    owner, size = row[part], found.size[part]
+    total = torch.zeros((len(best.row), found.members.shape[1]), dtype=torch.float64)
+    total.index_add_(0, owner, found.members[part])
+    count = torch.zeros(len(best.row), dtype=torch.int64).index_add(0, owner, size)
+    mean = total / count[:, None]
+    probability, semantic = best_foreground(mean[:, :-1], background)
+    score = probability * mean[:, -1] * (count / points) ** SIZE_EXPONENT
+    largest = part[size.argsort(stable=True)]  # the last one of each instance stays
+    center = found.center.select(torch.zeros_like(best.row).index_put((row[largest],), largest))
+    order = score.argsort(descending=True, stable=True)
+    place = torch.empty_like(order).index_copy(0, order, torch.arange(len(order)))
+    refined = best._replace(
+        score=score.to(best.score.dtype), semantic=semantic, mean=center.mean, log_std=center.log_std
+    )
+    return torch.where(row >= 0, place[row], row), refined.select(order)
+
+
+def _check_steps(x: Tensor, tile_size: float, what: str) -> None:
+    """Refuse coordinates whose float32 neighbours are far apart: at a map's 5,000,000 m it is half a metre."""
+    if x.dtype == torch.float32 and x.numel():
+        spacing = float(x.abs().max()) * torch.finfo(torch.float32).eps
+        if spacing > FINEST * tile_size:
+            raise ValueError(
+                f"{what}: expected float32 coordinates that are finer than 1/{1 / FINEST:.0f} of tile_size, "
+                f"{tile_size:g}, got steps of {spacing:.2g} so far from the origin: subtract an offset, such as the "
+                "lowest corner, in float64 before the cast"
+            )
 
 
 def _check_grid(positions: Tensor, tile_size: float, overlap: float, axes: Sequence[int] | None) -> Sequence[int]:

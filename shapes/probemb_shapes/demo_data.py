@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from probemb_shapes.families import FAMILIES, write_generated
 from probemb_shapes.furniture import write_furniture
-from probemb_shapes.rooms import write_rooms
+from probemb_shapes.rooms import Models, write_rooms
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -40,12 +40,18 @@ def generated_folder(category: str, generated_shapes: int) -> Path:
     return root
 
 
-def scannet_folder(rooms: int, fabric: Fabric) -> Path:
-    """A folder as ScanNet's: open rooms, each fifth one for validation; the first process writes it."""
-    root = PROJECT / ".cache" / f"rooms-{rooms}"
+def scannet_folder(rooms: int, fabric: Fabric, objects: Path | None = None) -> Path:
+    """A folder as ScanNet's: open rooms, each fifth one for validation; the first process writes it.
+
+    With a file of other objects, the rooms for validation alone, furnished with these.
+    """
+    folder, only = PROJECT / ".cache", None
+    source, root = (open_models("scan_objects") if objects is None else objects), folder / f"rooms-{rooms}"
+    if objects is not None:
+        root, only = folder / f"rooms-{rooms}-{Models(objects).checksum()[:12]}", "val"
     with fabric.rank_zero_first():
         bar = partial(tqdm, desc="writing rooms", unit="room", disable=not fabric.is_global_zero)
-        write_rooms(open_models("scan_objects"), root, scenes=rooms, seed=0, progress=bar)
+        write_rooms(source, root, scenes=rooms, seed=0, only=only, progress=bar)
     return root
 
 

@@ -1,4 +1,4 @@
-"""Voxels, MinkUNet and the backbone on the real engine, against dense convolutions of torch and brute force."""
+"""Voxels, MinkUNet and the backbone on both engines, against dense convolutions of torch and brute force."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from engines import ENGINES, needs_minkowski
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch_geometric.data import Data
 
-from probemb_adapters.networks._minkowski_engine import ME, _lent_surroundings
+from probemb_adapters.networks.engines import AnySparse, Engine, pick_engine, same_voxels, sparse_tensor
 from probemb_adapters.networks.minkowski import (
     MinkowskiBackbone,
     MinkUNet,
@@ -64,8 +65,8 @@ def with_statistics(network: nn.Module) -> nn.Module:
     return network
 
 
-def tiny(in_channels: int = 3, out_channels: int | None = None) -> MinkowskiBackbone:
-    return MinkowskiBackbone(with_statistics(TinyUNet(in_channels, out_channels)), VOXEL).eval()
+def tiny(engine: Engine = "torch", out_channels: int | None = None) -> MinkowskiBackbone:
+    return MinkowskiBackbone(with_statistics(TinyUNet(3, out_channels)), VOXEL, engine=engine).eval()
 
 
 def scene(points: int = 300, extent: float = 3.0, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -86,8 +87,8 @@ def occupied(size: int, fraction: float, seed: int = 0) -> Tensor:
     return cells[torch.randperm(size**3, generator=generator)[: round(fraction * size**3)]]
 
 
-def sparse(features: Tensor, cells: Tensor) -> object:
-    return ME.SparseTensor(features, F.pad(cells, (1, 0)).int())
+def sparse(engine: Literal["minkowski", "torch"], features: Tensor, cells: Tensor) -> AnySparse:
+    return sparse_tensor(features, F.pad(cells, (1, 0)).int(), engine)
 
 
 def to_grid(rows: Tensor, cells: Tensor, size: int) -> Tensor:
@@ -153,12 +154,13 @@ def dense_unet(network: MinkUNet, grid: Tensor, mask: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
-def test_convolution_equals_the_dense_one(size: int) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_convolution_equals_the_dense_one(engine: Literal["minkowski", "torch"], size: int) -> None:
     cells = occupied(7, 0.3)
     layer = _Convolution(3, 4, size, bias=True).double()
     nn.init.normal_(layer.bias)
     inputs = torch.randn(len(cells), 3, dtype=torch.float64, requires_grad=True)
-    found = layer(sparse(inputs, cells)).F
+    found = layer(sparse(engine, inputs, cells)).F
     padded = F.conv3d(to_grid(inputs, cells, 7), dense_weight(layer.kernel), layer.bias[0], padding=size // 2)
     expected = at(padded, cells)
     assert_close(found, expected)
@@ -167,14 +169,15 @@ def test_convolution_equals_the_dense_one(size: int) -> None:
     assert_close(torch.autograd.grad(found, parameters, upstream), torch.autograd.grad(expected, parameters, upstream))
 
 
-def test_strided_convolution_and_its_transpose_equal_the_dense_ones() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_strided_convolution_and_its_transpose_equal_the_dense_ones(engine: Literal["minkowski", "torch"]) -> None:
     cells = occupied(8, 0.15)
     down, up = _Convolution(3, 4, 2, stride=2).double(), _Convolution(4, 5, 2, stride=2, transposed=True).double()
     inputs = torch.randn(len(cells), 3, dtype=torch.float64, requires_grad=True)
-    x = sparse(inputs, cells)
+    x = sparse(engine, inputs, cells)
     coarse = down(x)
     fine = up(coarse)
-    assert fine.coordinate_map_key == x.coordinate_map_key
+    assert same_voxels(fine, x)
     assert len(coarse.F) < len(cells)
     grid = F.conv3d(to_grid(inputs, cells, 8), dense_weight(down.kernel), stride=2)
     assert_close(coarse.F, at(grid, (coarse.C[:, 1:] // 2).long()))
@@ -198,14 +201,17 @@ def test_strided_convolution_and_its_transpose_equal_the_dense_ones() -> None:
         (2, 4, (0, 0, 1)),
     ],
 )
-def test_numbering_of_kernel_offsets(size: int, number: int, offset: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_numbering_of_kernel_offsets(
+    engine: Literal["minkowski", "torch"], size: int, number: int, offset: tuple[int, int, int]
+) -> None:
     """As the published weights have it; a wrong order would load without a complaint."""
     cells = torch.cartesian_prod(*[torch.arange(6)] * 3)
     layer = _Convolution(3, 3, size, stride=2 if size == 2 else 1).double()
     nn.init.zeros_(layer.kernel)
     with torch.no_grad():
         layer.kernel[number] = torch.eye(3)
-    y = layer(sparse(cells.double(), cells))
+    y = layer(sparse(engine, cells.double(), cells))
     place = y.C[:, 1:]
     inside = ((place >= 2) & (place < 4)).all(1)
     assert inside.any()
@@ -213,14 +219,15 @@ def test_numbering_of_kernel_offsets(size: int, number: int, offset: tuple[int, 
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_network_equals_the_dense_one(training: bool) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_network_equals_the_dense_one(engine: Literal["minkowski", "torch"], training: bool) -> None:
     size, cells = 32, occupied(32, 0.03)
     network = with_statistics(TinyUNet(3, 7)).double().train(training)
     nn.init.normal_(network.final.bias)
     inputs = torch.randn(len(cells), 3, dtype=torch.float64, requires_grad=True)
     mask = to_grid(torch.ones(len(cells), 1, dtype=torch.float64), cells, size)
     expected = at(dense_unet(network, to_grid(inputs, cells, size), mask), cells)
-    found = network(sparse(inputs, cells)).F
+    found = network(sparse(engine, inputs, cells)).F
     assert found.shape == (len(cells), network.out_channels) == (len(cells), 7)
     assert_close(found, expected, rtol=1e-9, atol=1e-9)
     upstream = torch.randn_like(found)
@@ -233,9 +240,10 @@ def test_network_equals_the_dense_one(training: bool) -> None:
     )
 
 
-def test_negative_coordinates_are_strided_downwards() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_negative_coordinates_are_strided_downwards(engine: Literal["minkowski", "torch"]) -> None:
     layer = _Convolution(1, 1, 2, stride=2)
-    y = layer(sparse(torch.rand(4, 1), torch.tensor([[-3, 0, 0], [-1, 0, 0], [1, 0, 0], [-2, 0, 0]])))
+    y = layer(sparse(engine, torch.rand(4, 1), torch.tensor([[-3, 0, 0], [-1, 0, 0], [1, 0, 0], [-2, 0, 0]])))
     assert sorted(y.C[:, 1].tolist()) == [-4, -2, 0]
 
 
@@ -277,7 +285,7 @@ def test_initialization() -> None:
 
 def test_34c_on_a_scene() -> None:
     features, positions = scene(300)
-    backbone = MinkowskiBackbone(MinkUNet34C(3, 20), VOXEL)
+    backbone = MinkowskiBackbone(MinkUNet34C(3, 20), VOXEL, engine="torch")
     backbone(features, positions).square().mean().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in backbone.parameters())
     assert backbone.network.block4[5].norm2.bn.num_batches_tracked == 1
@@ -347,14 +355,15 @@ def test_voxels_in_far_corners() -> None:
     assert len(coordinates) == 16
 
 
-def test_voxels_far_from_the_origin() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_voxels_far_from_the_origin(engine: Literal["minkowski", "torch"]) -> None:
     """10 km away, neighbouring voxels of 2 cm are told apart in float32, and strided rightly by the engine."""
     centers = (torch.arange(40) + 0.5) * 0.02 + 10000
     coordinates, index = voxelize(centers[:, None].expand(-1, 3).float(), 0.02)
     assert len(coordinates) == 40
     assert torch.equal(index, torch.arange(40))
     farthest = torch.tensor([[2**23 - 1, -(2**23) + 1, 2**23 - 3]])
-    assert _Convolution(1, 1, 2, stride=2)(sparse(torch.ones(1, 1), farthest)).C[0, 1:].tolist() == [
+    assert _Convolution(1, 1, 2, stride=2)(sparse(engine, torch.ones(1, 1), farthest)).C[0, 1:].tolist() == [
         2**23 - 2,
         -(2**23),
         2**23 - 4,
@@ -402,10 +411,11 @@ def test_errors_of_voxels(
 # --- backbone
 
 
-def test_points_get_what_the_network_gives_their_voxel() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_points_get_what_the_network_gives_their_voxel(engine: Literal["minkowski", "torch"]) -> None:
     """Mean of the features, the network and the way back, each spelled out."""
     features, positions = scene(120)
-    backbone = tiny(out_channels=5)
+    backbone = tiny(engine, out_channels=5)
     cells = torch.from_numpy(np.floor(positions.numpy() / VOXEL)).long()
     distinct, members = [], []
     for point, cell in enumerate(cells.tolist()):
@@ -415,28 +425,30 @@ def test_points_get_what_the_network_gives_their_voxel() -> None:
         members[distinct.index(cell)].append(point)
     assert max(map(len, members)) > 1
     means = torch.stack([features[points].mean(0) for points in members])
-    on_voxels = backbone.network(sparse(means, torch.tensor(distinct))).F
+    on_voxels = backbone.network(sparse(engine, means, torch.tensor(distinct))).F
     found = backbone(features, positions)
     for row, points in zip(on_voxels, members, strict=True):
         assert_close(found[points], row.expand(len(points), -1), rtol=1e-4, atol=1e-5)
         assert (found[points] == found[points[0]]).all()
 
 
-def test_order_of_points_is_free() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_order_of_points_is_free(engine: Literal["minkowski", "torch"]) -> None:
     features, positions = scene()
     batch = torch.randint(0, 3, (300,))
     order = torch.randperm(300)
-    backbone = tiny()
+    backbone = tiny(engine)
     expected = backbone(features, positions, batch)[order]
     assert_close(backbone(features[order], positions[order], batch[order]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_same_bits_again() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_same_bits_again(engine: Literal["minkowski", "torch"]) -> None:
     """Also in another order of the points, where no voxel holds two whose sum would round otherwise."""
     features, positions = scene(100)
     positions = positions[:50]
     features = features[:50].requires_grad_()
-    backbone = tiny().train()
+    backbone = tiny(engine).train()
     order = torch.randperm(50)
 
     def gradients(order: Tensor) -> list[Tensor]:
@@ -451,31 +463,34 @@ def test_same_bits_again() -> None:
 
 
 @pytest.mark.parametrize("shift", [(16, 0, 0), (-160, 32, 1600), (-(2**14), 2**14, 0)])
-def test_shift_by_cells_of_16_voxels(shift: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_shift_by_cells_of_16_voxels(engine: Literal["minkowski", "torch"], shift: tuple[int, int, int]) -> None:
     """So negative coordinates are no different from positive ones."""
     features, positions = scene()
     positions = (positions * 1024).round() / 1024  # on a grid that float32 also has where it is shifted to
-    backbone = tiny()
+    backbone = tiny(engine)
     moved = positions + torch.tensor(shift) * VOXEL
     assert_close(backbone(features, moved), backbone(features, positions), rtol=1e-4, atol=1e-5)
 
 
-def test_batch_equals_its_scenes_one_by_one() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batch_equals_its_scenes_one_by_one(engine: Literal["minkowski", "torch"]) -> None:
     """Unsorted, of different sizes, with an empty one between them and one of a single point."""
     scenes = {0: scene(100, seed=2), 2: scene(60, seed=3), 3: scene(1, seed=4)}
     features = torch.cat([f for f, _ in scenes.values()])
     positions = torch.cat([p for _, p in scenes.values()])
     batch = torch.cat([torch.full((len(f),), b) for b, (f, _) in scenes.items()])
     order = torch.randperm(len(batch))
-    backbone = tiny()
+    backbone = tiny(engine)
     found = torch.empty(len(batch), 4)
     found[order] = backbone(features[order], positions[order], batch[order].int()).detach()
     for b, alone in scenes.items():
         assert_close(found[batch == b], backbone(*alone), rtol=1e-4, atol=1e-5)
 
 
-def test_no_point() -> None:
-    backbone = tiny(out_channels=5).train()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_point(engine: Literal["minkowski", "torch"]) -> None:
+    backbone = tiny(engine, out_channels=5).train()
     features = torch.zeros(0, 3, requires_grad=True)
     output = backbone(features, torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
     assert output.shape == (0, 5)
@@ -484,18 +499,20 @@ def test_no_point() -> None:
     assert features.grad is not None
 
 
-def test_gradients_by_finite_differences() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gradients_by_finite_differences(engine: Literal["minkowski", "torch"]) -> None:
     features, positions = scene(12, extent=1.5)
-    backbone = tiny(out_channels=2).double()
+    backbone = tiny(engine, out_channels=2).double()
     inputs = features.double().requires_grad_()
     assert len(voxelize(positions, VOXEL).coordinates) < 12
     assert torch.autograd.gradcheck(lambda f: backbone(f, positions), (inputs,))
 
 
+@needs_minkowski
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_reaches_only_what_comes_after(dtype: torch.dtype) -> None:
+def test_autocast_reaches_only_what_comes_after_minkowski_engine(dtype: torch.dtype) -> None:
     features, positions = scene()
-    backbone = tiny(out_channels=5)
+    backbone = tiny("minkowski", out_channels=5)
     with torch.autocast("cpu", dtype=dtype):
         found = backbone(features, positions)
         assert (found @ found.T).dtype == dtype
@@ -503,6 +520,20 @@ def test_autocast_reaches_only_what_comes_after(dtype: torch.dtype) -> None:
     assert torch.equal(found, backbone(features, positions))
     assert_close(backbone(features.to(dtype), positions), found, rtol=0.1, atol=0.1)
     assert backbone.double()(features, positions).dtype == torch.float64
+
+
+def test_autocast_in_torch() -> None:
+    """Products in bfloat16, sums in float32; the features come back in the dtype of the parameters."""
+    features, positions = scene()
+    backbone = tiny("torch", out_channels=5).train()
+    exact = backbone(features, positions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = backbone(features, positions)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    assert (found - exact).norm() < 0.1 * exact.norm()
+    found.square().mean().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in backbone.parameters())
 
 
 class Halving(nn.Module):
@@ -526,9 +557,9 @@ class Halving(nn.Module):
         (lambda f, p: tiny()(f[0], p), ValueError, r"expected features \(N, C\).*got \(3,\) and \(9, 3\)"),
         (lambda f, p: tiny()(f, p[1:]), ValueError, r"expected features \(N, C\).*got \(9, 3\) and \(8, 3\)"),
         (lambda f, p: tiny()(f.long(), p), TypeError, "features: expected floating point, got torch.int64"),
-        (lambda f, p: tiny()(f.to("meta"), p.to("meta")), ValueError, "expected features on cpu.*got meta.*minkowski"),
+        (lambda f, p: MinkowskiBackbone(Halving(), engine="spconv"), ValueError, "expected auto, minkowski or torch"),
         (lambda f, p: tiny().bfloat16()(f, p), TypeError, "float32 or float64.*got torch.bfloat16"),
-        (lambda f, p: MinkowskiBackbone(Halving())(f, p), ValueError, r"stride \[2, 2, 2\] after \[1, 1, 1\]"),
+        (lambda f, p: MinkowskiBackbone(Halving(), engine="torch")(f, p), ValueError, "stride 2 after 1"),
         (lambda f, p: tiny()(f, p * torch.nan), ValueError, "positions: expected finite"),
         (lambda f, p: tiny()(f, p, torch.zeros(3).long()), ValueError, r"batch: expected shape \(9,\)"),
     ],
@@ -538,15 +569,16 @@ def test_errors_of_the_backbone(run: Callable[[Tensor, Tensor], object], error: 
         run(*scene(9))
 
 
-def test_copies_and_pickles() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_copies_and_pickles(engine: Literal["minkowski", "torch"]) -> None:
     features, positions = scene()
-    backbone = tiny(out_channels=5)
+    backbone = tiny(engine, out_channels=5)
     expected = backbone(features, positions)
     for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
         assert torch.equal(twin(features, positions), expected)
         twin.network.final.bias.data.add_(1)
     assert torch.equal(backbone(features, positions), expected)
-    other = MinkowskiBackbone(TinyUNet(3, 5), VOXEL).eval()
+    other = MinkowskiBackbone(TinyUNet(3, 5), VOXEL, engine=engine).eval()
     other.load_state_dict(backbone.state_dict())
     assert torch.equal(other(features, positions), expected)
     assert "voxel_size=0.0625" in repr(backbone)
@@ -563,10 +595,17 @@ class OnData(nn.Module):
         return self.backbone(data.x, data.pos)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_fabric_sets_it_up(precision: Literal["32-true", "bf16-mixed"]) -> None:
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [
+        ("torch", "32-true"),
+        pytest.param("minkowski", "32-true", marks=needs_minkowski),
+        pytest.param("minkowski", "bf16-mixed", marks=needs_minkowski),
+    ],
+)
+def test_fabric_sets_it_up(engine: Literal["minkowski", "torch"], precision: Literal["32-true", "bf16-mixed"]) -> None:
     features, positions = scene()
-    plain = OnData(tiny())
+    plain = OnData(tiny(engine))
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     model = copy.deepcopy(plain)
     wrapped, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
@@ -594,7 +633,7 @@ def test_step_of_training_lowers_the_loss() -> None:
     batch = instance % 2
     features = torch.rand(240, 3, generator=generator)
     semantic = 1 + instance % 18
-    backbone = MinkowskiBackbone(MinkUNet14A(), 0.05)
+    backbone = MinkowskiBackbone(MinkUNet14A(), 0.05, engine="torch")
     head = ProbabilisticHead(backbone.out_channels, 19, offset_scale=2.0)
     criterion = ProbabilisticEmbeddingLoss()
     optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], lr=1e-3)
@@ -717,26 +756,45 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=kept, timeout=120)
 
 
-def test_import_without_the_engine_says_how_to_build_it() -> None:
-    done = run("import sys; sys.modules['MinkowskiEngine'] = None; import probemb_adapters.networks.minkowski")
+def test_without_minkowski_engine_torch_computes() -> None:
+    code = (
+        "import sys; sys.modules['MinkowskiEngine'] = None; import torch;"
+        "from probemb_adapters.networks.minkowski import MinkowskiBackbone, MinkUNet14A;"
+        "x = torch.rand(50, 3); print(MinkowskiBackbone(MinkUNet14A()).eval()(x, x).shape);"
+        "MinkowskiBackbone(MinkUNet14A(), engine='minkowski')"
+    )
+    done = run(code)
     assert done.returncode == 1
+    assert done.stdout == "torch.Size([50, 96])\n"
     message = done.stderr.splitlines()[-1]
-    assert message.startswith("ImportError: sparse convolutions need MinkowskiEngine 0.5.4 (")
+    assert message.startswith("ImportError: sparse convolutions by MinkowskiEngine need it in version 0.5.4 (")
     assert "python -m probemb_adapters.networks.minkowski_build" in message
     assert "make minkowski" in message
 
 
+@needs_minkowski
+def test_minkowski_engine_is_taken_where_it_is() -> None:
+    assert pick_engine("auto", "cpu") == "minkowski"
+    assert pick_engine("auto", "meta") == "torch"
+    with pytest.raises(ValueError, match=r"expected features on cpu.*got meta: take engine=\"torch\""):
+        pick_engine("minkowski", "meta")
+
+
+@needs_minkowski
 def test_import_is_quiet_and_changes_no_setting() -> None:
     """On a machine with many processors, where the engine would set OMP_NUM_THREADS and warn."""
     code = (
         "import collections.abc, os; os.cpu_count = lambda: 64; before = dict(os.environ), set(dir(collections));"
-        "import probemb_adapters.networks.minkowski; assert before == (dict(os.environ), set(dir(collections)))"
+        "import probemb_adapters.networks._minkowski_engine; assert before == (dict(os.environ), set(dir(collections)))"
     )
     done = run(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@needs_minkowski
 def test_settings_that_are_there_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from probemb_adapters.networks._minkowski_engine import _lent_surroundings
+
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr(collections, "Sequence", "theirs", raising=False)
     with _lent_surroundings():

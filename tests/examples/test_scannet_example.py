@@ -1,4 +1,4 @@
-"""The ScanNet example as a user starts it, for a few steps on coarse rooms, on the real MinkowskiEngine."""
+"""The ScanNet example as a user starts it, for a few steps on coarse rooms, on the engine that is there."""
 
 import csv
 import math
@@ -13,6 +13,7 @@ from example_runs import read_metrics, run_until
 from paths import PROJECT
 
 from probemb_adapters.experiments import partnet, scannet
+from probemb_adapters.networks.engines import pick_engine
 from probemb_adapters.scannet import ScanNetScenes, evaluation_target
 from probemb_adapters.scannet.files import scene_paths
 from probemb_adapters.scannet.submission import read_submission
@@ -62,6 +63,7 @@ def test_both_methods_are_trained_evaluated_and_reported(trained: tuple[Path, st
         assert math.isfinite(method["training"][-1]["loss"])
         assert method["setting"] == float(max(method["held_out_ap50"], key=method["held_out_ap50"].get))
     assert metrics["data"] == "ScanNet"
+    assert metrics["engine"] == pick_engine("auto", "cpu")
     assert [row["val_ap50"] for row in metrics["paper"]][-2:] == ["50.1", "57.1"]
     row = next(line for line in printed.splitlines() if line.startswith("probabilistic  "))
     values = metrics["methods"]["probabilistic"]
@@ -182,6 +184,7 @@ def test_predicting_scans_at_once_and_in_tiles(rooms: Path, trained: tuple[Path,
         (["--methods", "probabilistic", "probabilistic"], "--methods: expected different ones"),
         (["--predict", "scan.ply"], "--predict needs one model"),
         (["--root", "nowhere"], "nowhere"),
+        (["--objects", "objects.npz"], "--objects furnishes rooms to evaluate a model on"),
     ],
 )
 def test_errors_say_what_to_do(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -208,12 +211,46 @@ def test_scans_without_colours_are_predicted(trained: tuple[Path, str], tmp_path
     assert (tmp_path / "out" / "box.ply").exists()
 
 
-def test_open_rooms_are_written_and_marked_as_another_data_set(tmp_path: Path) -> None:
-    done = run(*FEW_STEPS, "--rooms", "5", "--methods", "probabilistic", "--epochs", "1", "--output", tmp_path)
+def test_open_rooms_without_classes_and_with_other_objects(tmp_path: Path) -> None:
+    arguments = [*FEW_STEPS, "--rooms", "5", "--methods", "probabilistic", "--epochs", "1", "--engine", "torch"]
+    done = run(*arguments, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "another data set" in done.stdout
-    assert read_metrics(tmp_path)["data"] == "open rooms"
+    assert "convolutions by plain torch" in done.stdout
+    metrics = read_metrics(tmp_path)
+    assert (metrics["data"], metrics["engine"]) == ("open rooms", "torch")
+    assert list(metrics["methods"]["probabilistic"]["classes"]) == ["object"]
+    assert metrics["methods"]["probabilistic"]["class_instances"]["object"] > 3
     assert "another data set" in (tmp_path / "report.html").read_text()
+    masks = [line.split() for path in (tmp_path / "submission").rglob("scene*.txt") for line in path.open()]
+    assert {label for _, label, _ in (line for line in masks if len(line) == 3)} <= {"39"}  # otherfurniture
+
+    with np.load(PROJECT / "data" / "scan_objects" / "objects.npz") as file:
+        few = {
+            name: array for name, array in file.items() if name not in ("pos", "rgb", "ptr", "label", "library", "name")
+        }
+        chairs = np.flatnonzero(file["label"] == "chair")[:3]
+        spans = [slice(*file["ptr"][row : row + 2]) for row in chairs]
+        few |= {name: np.concatenate([file[name][span] for span in spans]) for name in ("pos", "rgb")}
+        few |= {name: file[name][chairs] for name in ("label", "name")}
+        few |= {"library": np.array(["another"] * 3), "ptr": np.append(0, np.cumsum([s.stop - s.start for s in spans]))}
+    np.savez(tmp_path / "chairs.npz", **few)
+    model = tmp_path / "probabilistic" / "model.safetensors"
+    arguments = [
+        "--rooms",
+        "5",
+        "--objects",
+        tmp_path / "chairs.npz",
+        "--evaluate",
+        model,
+        "--output",
+        tmp_path / "new",
+    ]
+    done = run(*arguments, "--no-submission")
+    assert done.returncode == 0, done.stderr
+    metrics = read_metrics(tmp_path / "new")
+    assert metrics["data"].startswith("open rooms with the objects of")
+    assert {"AP", "AP50", "AP25"} <= set(metrics["methods"]["probabilistic"])
 
 
 def test_the_papers_table_beside_ours(trained: tuple[Path, str], rooms: Path) -> None:

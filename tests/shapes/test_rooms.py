@@ -554,6 +554,16 @@ def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "root", "scans"]
 
 
+def test_rooms_of_one_side_from_all_models_of_a_file(tmp_path: Path) -> None:
+    """For evaluation on objects of another library."""
+    report = write_rooms(SOURCE / "objects.npz", tmp_path / "root", scenes=5, seed=3, only="val", **SMALL)
+    assert report.scenes == {"train": 0, "val": 1}
+    assert report.models["chair"] == {"train": 0, "val": 32}
+    assert ScanNetScenes(tmp_path / "root", "val").scene_ids == ("scene0004_00",)
+    with pytest.raises(ValueError, match="expected only as one of train, val, got 'test'"):
+        write_rooms(SOURCE, tmp_path / "root", only="test")
+
+
 def test_numbers_out_of_range(tmp_path: Path, models: Models) -> None:
     root = tmp_path / "root"
     with pytest.raises(ValueError, match="expected at least 5 scenes, of which one is for validation, got 4"):

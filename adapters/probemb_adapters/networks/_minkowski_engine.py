@@ -2,7 +2,7 @@
 
 Its sources name `collections.Sequence`, which Python 3.10 removed; the name is lent for the import alone. The import
 also warns of what it does to OMP_NUM_THREADS and of a build without CUDA: the first is undone here, the second is said
-by :class:`probemb_adapters.networks.minkowski.MinkowskiBackbone` where it matters.
+by :func:`probemb_adapters.networks.engines.pick_engine` where it matters.
 """
 
 from __future__ import annotations
@@ -50,4 +50,7 @@ try:
         ME: Any = import_module("MinkowskiEngine")
         ConvolutionMode: Any = import_module("MinkowskiEngineBackend._C").ConvolutionMode
 except ImportError as error:
-    raise ImportError(f"sparse convolutions need MinkowskiEngine 0.5.4 ({error}). To build it: {BUILD}") from error
+    raise ImportError(
+        f'sparse convolutions by MinkowskiEngine need it in version 0.5.4 ({error}); without it take engine="torch". '
+        f"To build it: {BUILD}"
+    ) from error

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from probemb_adapters.files import missing_extra, what_instead
+from probemb_adapters.networks.kernel_order import KernelOrder, check_kernel_order, in_order_of_this_library
 
 Shape = tuple[int, ...]
 
@@ -49,7 +50,11 @@ class LoadReport:
 
 
 def load_pretrained(
-    network: nn.Module, checkpoint: str | Path | Mapping[str, Any], *, prefix: str | None = None
+    network: nn.Module,
+    checkpoint: str | Path | Mapping[str, Any],
+    *,
+    prefix: str | None = None,
+    kernel_order: KernelOrder | None = None,
 ) -> LoadReport:
     """Copy into a network the weights of a checkpoint that fit its parameters and buffers in name and shape.
 
@@ -60,11 +65,15 @@ def load_pretrained(
         network: gets the weights in place, on its device and in its dtype.
         checkpoint: a file of `torch.save`, opened without running any code of it, or `.safetensors`; or a state dict.
         prefix: what stands before the network's names in the checkpoint, such as `module.`; None finds it.
+        kernel_order: of sparse kernels, as the version of MinkowskiEngine that trained them numbers offsets
+            (:mod:`~probemb_adapters.networks.kernel_order`); others than "0.5" are converted. None takes "0.5" where
+            the weights show it, where nothing is trained yet, and for models of this library's experiments.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file cannot be read or holds more than tensors and plain values; nothing in it fits; or several
-            prefixes fit equally well. The network is as it was.
+        ValueError: sparse kernels of another order, or of which nothing tells the order; the file cannot be read or
+            holds more than tensors and plain values; nothing in it fits; or several prefixes fit equally well. The
+            network is as it was.
 
     >>> network = nn.Linear(2, 3)
     >>> print(load_pretrained(network, {"module.weight": torch.zeros(3, 2), "module.bias": torch.zeros(4)}))
@@ -73,10 +82,16 @@ def load_pretrained(
     """
     source = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
     found = _tensors(checkpoint if isinstance(checkpoint, Mapping) else _read(Path(checkpoint)))
+    if kernel_order is None and not isinstance(checkpoint, Mapping) and _is_own(Path(checkpoint)):
+        kernel_order = "0.5"
     own = network.state_dict()
     if prefix is None:
         prefix = _find_prefix(own, found, source)
     theirs = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+    if kernel_order is None:
+        check_kernel_order({name: tensor for name, tensor in theirs.items() if name in own}, source)
+    else:
+        theirs = {name: in_order_of_this_library(name, tensor, kernel_order) for name, tensor in theirs.items()}
     shared = [name for name in own if name in theirs]
     loaded = [name for name in shared if own[name].shape == theirs[name].shape]
     if not loaded:
@@ -135,6 +150,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     return tensors
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a training of this library wrote a file (`probemb_adapters.training.checkpoint`)."""
+    if path.suffix != ".safetensors":
+        return False
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return "state" in (file.metadata() or {})
 
 
 def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:

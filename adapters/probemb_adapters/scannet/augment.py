@@ -251,7 +251,11 @@ class VoxelSample(_Augmentation):
 
 
 def scene_augmentation(
-    max_points: int | None = None, voxel_size: float | None = None, *, around_instances: bool = False
+    max_points: int | None = None,
+    voxel_size: float | None = None,
+    *,
+    around_instances: bool = False,
+    elastic: bool = True,
 ) -> Compose:
     """The usual augmentation of a scene for training: centre, rotate …, distort, sample, crop, change colours.
 
@@ -259,6 +263,7 @@ def scene_augmentation(
         max_points: crop to as many points around a random one; None leaves the scene whole.
         voxel_size: keep one point of each voxel, before the crop; None keeps all.
         around_instances: of the crop, see :class:`SphereCrop`.
+        elastic: distort.
 
     >>> scene_augmentation(max_points=3)(Data(pos=torch.rand(5, 3), x=torch.zeros(5, 3))).pos.shape
     torch.Size([3, 3])
@@ -266,7 +271,8 @@ def scene_augmentation(
     sample = [] if voxel_size is None else [VoxelSample(voxel_size)]
     crop = [] if max_points is None else [SphereCrop(max_points, around_instances=around_instances)]
     colors = [RandomColorContrast(), RandomColorShift(), RandomColorJitter()]
-    return Compose([CenterScene(), RandomAffine(tilt=180 / 64), ElasticDistortion(), *sample, *crop, *colors])
+    bend = [ElasticDistortion()] if elastic else []
+    return Compose([CenterScene(), RandomAffine(tilt=180 / 64), *bend, *sample, *crop, *colors])
 
 
 def _symmetric(count: int) -> Tensor:

@@ -188,15 +188,18 @@ class Models:
     """The models of `objects.npz`; surfaces are made when they are asked for, once.
 
     Args:
-        source: the folder of the file.
+        source: the folder of the file, or a file of the same layout.
+        only: the side of the split on which all of them are, such as another library's for validation; None is the
+            split of `data/scan_objects`.
 
     Raises:
         FileNotFoundError: the file is missing.
         ValueError: it is unreadable, or its arrays contradict `data/README.md`.
     """
 
-    def __init__(self, source: str | Path) -> None:
-        self.path = Path(source) / FILE
+    def __init__(self, source: str | Path, *, only: str | None = None) -> None:
+        source = Path(source)
+        self.path, self.only = source if source.is_file() else source / FILE, only
         self._data = _read(self.path)
         library = {"BlendSwap-CC-0": "cc0", "BlendSwap-CC-BY": "ccby", "KatorLegaz": "katorlegaz"}
         names = zip(self._data["library"].tolist(), self._data["name"].tolist(), strict=True)
@@ -208,7 +211,7 @@ class Models:
         return [
             key
             for key in self._row
-            if split_of(key) == split and key not in _LEFT_OUT and self.category(key) == category
+            if self._split_of(key) == split and key not in _LEFT_OUT and self.category(key) == category
         ]
 
     def category(self, key: str) -> str:
@@ -224,8 +227,11 @@ class Models:
         found = {str(name): dict.fromkeys(SPLITS, 0) for name in self._data["classes"]}
         for key in self._row:
             if key not in _LEFT_OUT:
-                found[self.label(key)][split_of(key)] += 1
+                found[self.label(key)][self._split_of(key)] += 1
         return found
+
+    def _split_of(self, key: str) -> str:
+        return split_of(key) if self.only is None else self.only
 
     def __getitem__(self, key: str) -> Model:
         if key not in self._made:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,8 @@ def write_rooms(
     seed: int = 0,
     cameras: int = 24,
     spacing: float = 0.03,
-    progress: Callable[[range], Iterable[int]] = iter,
+    only: str | None = None,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> RoomsReport:
     """Write scenes as ScanNet's files into ``root``, unless they are there already.
 
@@ -126,24 +127,29 @@ def write_rooms(
     before the others read.
 
     Args:
-        source: the folder of `objects.npz`.
+        source: the folder of `objects.npz`, or a file of its layout.
         root: the folder to write; `ScanNetScenes(root, "train" or "val")` reads it.
         scenes: how many, at least 5, of which each fifth is for validation.
         seed: not negative.
         cameras: views of a scene.
         spacing: metres between vertices, 0.01 to 0.1.
-        progress: wraps the range of scenes, such as `tqdm`.
+        only: write the scenes of one side of the split alone, furnished from all models of the source: for evaluation
+            on objects of another library.
+        progress: wraps the numbers of the scenes, such as `tqdm`.
 
     Raises:
         FileNotFoundError: the source is missing.
         FileExistsError: ``root`` holds something that was not written by this function.
         ValueError: the source is unreadable or contradicts `data/README.md`, or a number is out of range.
     """
-    root, models = Path(root), Models(source)
+    root, models = Path(root), Models(source, only=only)
     _check(seed, 0, cameras, spacing)
     if scenes < 5:
         raise ValueError(f"expected at least 5 scenes, of which one is for validation, got {scenes}")
+    if only is not None and only not in SPLITS:
+        raise ValueError(f"expected only as one of {', '.join(SPLITS)}, got {only!r}")
     arguments = {"scenes": scenes, "seed": seed, "cameras": cameras, "spacing": spacing, "source": models.checksum()}
+    arguments |= {} if only is None else {"only": only}
     made_from = {"version": VERSION, "arguments": arguments, "licences": LICENCES}
     report = read_manifest(root, made_from, _stored_report)
     if report is None:
@@ -160,14 +166,15 @@ def _write(
     seed: int,
     cameras: int,
     spacing: float,
-    progress: Callable[[range], Iterable[int]],
+    progress: Callable[[Sequence[int]], Iterable[int]],
 ) -> RoomsReport:
     counts = models.counts()
     instances = {name: dict.fromkeys(SPLITS, 0) for name in counts}
     kinds: Counter[str] = Counter()
     vertices = []
     used: dict[str, list[str]] = {}
-    for index in progress(range(scenes)):
+    indices = [index for index in range(scenes) if models.only in (None, split_of_scene(index))]
+    for index in progress(indices):
         scan = generate(models, seed, index, cameras=cameras, spacing=spacing)
         write_scene(
             root,
@@ -188,7 +195,7 @@ def _write(
             if name in instances:
                 instances[name][split_of_scene(index)] += 1
     write_label_map(root, LABELS)
-    names = {split: [scene_id(i) for i in range(scenes) if split_of_scene(i) == split] for split in SPLITS}
+    names = {split: [scene_id(i) for i in indices if split_of_scene(i) == split] for split in SPLITS}
     for split, some in names.items():
         write_split(root, split, some)
     (root / "models.json").write_text(json.dumps(used, indent=1), encoding="utf-8")

@@ -261,6 +261,64 @@ def test_min_score_with_an_overlap_of_the_extent_is_that_of_the_whole() -> None:
     assert bool((expected.label[lost] >= 0).any())
 
 
+def test_a_map_in_float64_is_that_without_its_offset() -> None:
+    """As UTM coordinates; means in float32 would have lost their digits."""
+    offset = torch.tensor([500_000.0, 5_400_000.0])
+    scene = separated(np.random.default_rng(1), 2, objects=5)
+    far = scene._replace(positions=scene.positions + offset)
+    far = far._replace(embedding=GaussianEmbedding(scene.embedding.mean + offset, scene.embedding.log_std))
+    assert torch.equal(far.tiled(2.0, 2.0).label, scene.tiled(2.0, 2.0).label)
+    rounded = far._replace(embedding=GaussianEmbedding(far.embedding.mean.float(), far.embedding.log_std.float()))
+    with pytest.raises(ValueError, match=r"the tile at .*: mean: expected float32 coordinates.*subtract an offset"):
+        rounded.tiled(2.0, 2.0)
+
+
+# --- refined
+
+
+def counterparts(found: Instances, expected: Instances) -> Tensor:
+    """The row in ``expected`` of each instance that was found, of the same points."""
+    inside = found.label >= 0
+    assert torch.equal(inside, expected.label >= 0)
+    row = torch.empty(len(found), dtype=torch.int64).scatter(0, found.label[inside], expected.label[inside])
+    assert torch.equal(row[found.label[inside]], expected.label[inside])
+    return row
+
+
+@pytest.mark.parametrize("options", [{}, {"class_aware": True}, {"background": None}])
+def test_one_tile_is_the_refined_greedy_cluster(options: dict[str, Any]) -> None:
+    """But for the order of rows and the point that stands for an instance."""
+    for seed in range(3):
+        scene = noisy_scene(seed, 300)
+        scene = scene._replace(positions=scene.positions + 50)
+        expected, plain = scene.whole(refine=True, **options), scene.whole(**options)
+        found = scene.tiled(100.0, 0.0, refine=True, **options)
+        assert len(found) == len(expected) > 10
+        assert not torch.equal(expected.label, plain.label)
+        row = counterparts(found, expected)
+        torch.testing.assert_close(found.score, expected.score[row])
+        torch.testing.assert_close(found.semantic, expected.semantic[row])
+        torch.testing.assert_close(tuple(found.embedding), tuple(expected.embedding.select(row)))
+        assert (found.score.diff() <= 0).all()
+
+
+def test_members_in_several_tiles_refine_an_instance() -> None:
+    """Tiles that see whole objects: class and score are those of all members, wherever they lie."""
+    scene = separated(np.random.default_rng(0), 2, objects=7)
+    expected = scene.whole(refine=True)
+    found = scene.tiled(1.3, 2.0, refine=True)
+    row = counterparts(found, expected)
+    torch.testing.assert_close(found.score, expected.score[row])
+    torch.testing.assert_close(found.semantic, expected.semantic[row])
+
+
+def test_nothing_to_refine() -> None:
+    scene = separated(np.random.default_rng(0), 2, objects=2)
+    empty = scene.select(torch.zeros(0, dtype=torch.int64))._replace(positions=scene.positions[:0])
+    assert len(empty.tiled(1.0, 0.0, refine=True)) == 0
+    assert len(scene.tiled(1.0, 0.0, refine=True, min_points=10_000)) == 0
+
+
 # --- order
 
 
@@ -593,6 +651,11 @@ def wrong_positions(value: float) -> Tensor:
         (torch.zeros(3, 0), ValueError, r"got \(3, 0\)"),
         (wrong_positions(math.nan), ValueError, r"expected finite positions, got \[0.0, nan\] at point 1"),
         (wrong_positions(-math.inf), ValueError, r"got \[0.0, -inf\] at point 1"),
+        (
+            wrong_positions(5_400_000.0),
+            ValueError,
+            "positions: expected float32 .*finer than 1/1024 of tile_size, 1, got",
+        ),
     ],
 )
 def test_wrong_positions(positions: Tensor, error: type[Exception], message: str) -> None:

@@ -11,7 +11,7 @@ from probemb_adapters.experiments.scannet.model import Model, Network, named_mod
 from probemb_adapters.experiments.scannet.options import Method, Options, Settings, resolve
 from probemb_adapters.experiments.scannet.prediction import run_prediction
 from probemb_adapters.experiments.scannet.results import write_numbers, write_page
-from probemb_adapters.experiments.scannet.training import new_model, train_model
+from probemb_adapters.experiments.scannet.training import loss_of, new_model, train_model
 
 __all__ = [
     "Evaluation",
@@ -25,6 +25,7 @@ __all__ = [
     "fit_setting",
     "fitting_scenes",
     "held_out_scenes",
+    "loss_of",
     "named_models",
     "new_model",
     "resolve",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from lightning_fabric import Fabric
 from torch.utils.data import Dataset, Subset
 from torch_geometric.data import Data
+from torch_geometric.transforms import Compose
 from tqdm import tqdm
 
 from probemb_adapters.experiments.scannet.options import Options
-from probemb_adapters.scannet import ScanNetScenes
+from probemb_adapters.scannet import INSTANCE_CLASSES, INSTANCE_IDS, ScanNetScenes
 from probemb_adapters.scannet.augment import scene_augmentation
 from probemb_adapters.training import share_of
 
@@ -25,9 +28,13 @@ def held_out_scenes(scene_ids: Sequence[str], share: float) -> list[int]:
 
 def training_scenes(root: Path, options: Options) -> Dataset[Data]:
     augmentation = scene_augmentation(
-        options.train_points, options.voxel_size, around_instances=options.crop == "instance"
+        options.train_points,
+        options.voxel_size,
+        around_instances=options.crop == "instance",
+        elastic=options.elastic is not False,
     )
-    data = ScanNetScenes(root, "train", transform=augmentation)
+    transform = Compose([augmentation, without_classes]) if options.class_agnostic else augmentation
+    data = ScanNetScenes(root, "train", transform=transform)
     held_out = set(held_out_scenes(data.scene_ids, options.held_out))
     rows = [row for row in range(len(data)) if row not in held_out]
     if not rows:
@@ -45,6 +52,18 @@ def fitting_scenes(root: Path, options: Options) -> Dataset[Data]:
 def evaluation_scenes(root: Path, options: Options) -> Dataset[Data]:
     data = ScanNetScenes(root, options.split)
     return Subset(data, range(len(data))[: options.max_scenes])
+
+
+OBJECT = INSTANCE_CLASSES.index("otherfurniture") + 1
+"""The column that stands for objects without classes in ScanNet's files."""
+
+
+def without_classes(data: Data) -> Data:
+    """A scene whose instances are all of one class, column 1; in ScanNet's ids "otherfurniture"."""
+    data = copy.copy(data)
+    data.semantic = data.semantic.clamp(max=1)
+    data.label = torch.where(data.instance >= 0, INSTANCE_IDS[OBJECT - 1], data.label)
+    return data
 
 
 def shares(data: Dataset[Data], fabric: Fabric, what: str) -> Iterator[Data]:

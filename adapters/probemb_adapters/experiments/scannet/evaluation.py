@@ -19,7 +19,7 @@ from probemb_adapters.experiments.scannet.data import shares
 from probemb_adapters.experiments.scannet.model import GRIDS, Model
 from probemb_adapters.experiments.scannet.options import Options
 from probemb_adapters.report.pictures import ShapeResult
-from probemb_adapters.scannet import INSTANCE_IDS, evaluation_target
+from probemb_adapters.scannet import evaluation_target
 from probemb_adapters.scannet.submission import scene_predictions, write_submission
 from probemb_adapters.training import gather_in_order
 from probemb_lib import GaussianEmbedding, Instances, ThresholdFit
@@ -32,6 +32,7 @@ class Evaluation:
     """What one method finds in the evaluated scenes."""
 
     name: str
+    classes: tuple[str, ...]
     metric: ScanNetAP
     fit: ThresholdFit | None
     setting: float
@@ -49,15 +50,15 @@ METRICS = {"AP": "ap", "AP50": "ap50", "AP25": "ap25"}
 
 def add_scene(metric: ScanNetAP, found: Instances, target: Tensor) -> None:
     """Instances by their masks: those of learnable margins may overlap."""
-    metric.update(found.masks(), torch.tensor(INSTANCE_IDS)[found.semantic.cpu() - 1], found.score, target)
+    metric.update(found.masks(), torch.tensor(metric.class_ids)[found.semantic.cpu() - 1], found.score, target)
 
 
 def fit_setting(model: Model, data: Dataset[Data], fabric: Fabric) -> ThresholdFit:
     """The clustering's parameter with the best AP50 on held-out scenes; the first of equal ones."""
     grid = GRIDS[model.method]
-    metrics = [ScanNetAP() for _ in grid]
+    metrics = [ScanNetAP(model.class_ids) for _ in grid]
     for scene in shares(data, fabric, f"{model.method}, held-out scenes"):
-        output, target = model.predict(scene, fabric), evaluation_target(scene)
+        output, target = model.predict(scene, fabric), evaluation_target(model.labelled(scene))
         for setting, metric in zip(grid, metrics, strict=True):
             add_scene(metric, model.cluster(output, setting), target)
     values = [merged(metric, fabric).compute()["ap50"] for metric in metrics]
@@ -68,18 +69,18 @@ def evaluate_model(
     name: str, model: Model, data: Dataset[Data], options: Options, fabric: Fabric
 ) -> tuple[ScanNetAP, list[ShapeResult]]:
     """AP of the scenes, and those to show; the submission is written on the way, a scene in memory at a time."""
-    metric, shown = ScanNetAP(), []
+    metric, shown = ScanNetAP(model.class_ids), []
     every = max(1, -(-len(data) // options.report_shapes))  # type: ignore[arg-type]  # from all over the split
 
     def scenes() -> Iterator[Any]:
-        for i, scene in enumerate(shares(data, fabric, f"{name}, {options.split}")):
+        for i, scene in enumerate(map(model.labelled, shares(data, fabric, f"{name}, {options.split}"))):
             embedding, probabilities = model.predict(scene, fabric)
             found = model.cluster((embedding, probabilities))
             if "instance" in scene:
                 add_scene(metric, found, evaluation_target(scene))
             if i % every == 0:
                 shown.append(scene_result(scene, found, embedding)._replace(name=f"{scene.scene_id}, {name}"))
-            yield scene_predictions(scene, found.masks(), found.semantic, found.score)
+            yield scene_predictions(scene, found.masks(), model.columns(found.semantic), found.score)
 
     if options.submission:
         folder = options.output / "submission" / name

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from probemb_adapters.experiments.run import load_model, save_model
+from probemb_adapters.experiments.scannet.data import OBJECT, without_classes
 from probemb_adapters.experiments.scannet.options import Method, Settings
+from probemb_adapters.networks.engines import Engine
 from probemb_adapters.networks.minkowski import MinkowskiBackbone
 from probemb_adapters.networks.minkunet import MinkUNet14A, MinkUNet18A, MinkUNet34C
+from probemb_adapters.scannet import INSTANCE_IDS
 from probemb_adapters.training.options import chosen
 from probemb_lib import (
     GaussianEmbedding,
@@ -25,6 +28,7 @@ from probemb_lib import (
     greedy_cluster,
     margin_cluster,
 )
+from probemb_lib.head import HIDDEN
 from probemb_lib.margin.head import MarginOutput
 
 BACKBONES = {"14A": MinkUNet14A, "18A": MinkUNet18A, "34C": MinkUNet34C}
@@ -38,10 +42,17 @@ class Network(nn.Module):
 
     def __init__(self, num_classes: int, settings: Settings) -> None:
         super().__init__()
-        unet = BACKBONES[chosen(settings.backbone)](in_channels=3)
+        width = 1.0 if settings.width is None else settings.width
+        unet = BACKBONES[chosen(settings.backbone)](in_channels=3, width=width)
         self.backbone = MinkowskiBackbone(unet, chosen(settings.voxel_size))
-        head = ProbabilisticHead if settings.method == "probabilistic" else LearnableMarginHead
-        self.head = head(unet.out_channels, num_classes, offset_scale=settings.offset_scale)
+        hidden, scale = [round(width * channels) for channels in HIDDEN], settings.offset_scale
+        self.head: ProbabilisticHead | LearnableMarginHead
+        if settings.method == "probabilistic":
+            self.head = ProbabilisticHead(
+                unet.out_channels, num_classes, offset_scale=scale, initial_std=settings.initial_std, hidden=hidden
+            )
+        else:
+            self.head = LearnableMarginHead(unet.out_channels, num_classes, offset_scale=scale, hidden=hidden)
 
     def forward(self, data: Data) -> Output:
         output: Output = self.head(self.backbone(data.x, data.pos, data.batch), data.pos, data.batch)
@@ -61,6 +72,19 @@ class Model:
         return self.settings.method
 
     @property
+    def class_ids(self) -> tuple[int, ...]:
+        """ScanNet's id of each class; objects without classes are "otherfurniture"."""
+        return INSTANCE_IDS if len(self.classes) > 1 else (INSTANCE_IDS[OBJECT - 1],)
+
+    def columns(self, semantic: Tensor) -> Tensor:
+        """Classes that were found, as columns of ScanNet's 18."""
+        return semantic if len(self.classes) > 1 else torch.full_like(semantic, OBJECT)
+
+    def labelled(self, scene: Data) -> Data:
+        """A scene with the labels that the model has."""
+        return scene if len(self.classes) > 1 or "instance" not in scene else without_classes(scene)
+
+    @property
     def setting(self) -> float:
         """The clustering's parameter, picked on held-out scenes.
 
@@ -75,6 +99,11 @@ class Model:
         """The same network with the parameter that was fitted, to be saved or used."""
         return replace(self, settings=replace(self.settings, setting=setting))
 
+    def on_engine(self, engine: Engine) -> Model:
+        """The same model, its convolutions by an engine from now on."""
+        self.network.backbone.engine = engine
+        return self
+
     def save(self, path: Path) -> Path:
         return save_model(path, self.network, self.classes, self.settings)
 
@@ -84,7 +113,7 @@ class Model:
 
     @torch.no_grad()
     def predict(self, data: Data, fabric: Fabric) -> tuple[GaussianEmbedding, Tensor]:
-        """Embeddings (N, 3) and probabilities (N, 19) of the points of a scene."""
+        """Embeddings (N, 3) and probabilities (N, classes + 1) of the points of a scene."""
         output = self.network.to(fabric.device).eval()(data.to(fabric.device))
         return output.embedding, output.probabilities
 
@@ -93,7 +122,8 @@ class Model:
         if setting is None:
             setting = self.setting
         if self.method == "probabilistic":
-            return greedy_cluster(*output, threshold=setting, min_score=MIN_SCORE, min_points=MIN_POINTS)
+            refine = bool(self.settings.refine)
+            return greedy_cluster(*output, threshold=setting, min_score=MIN_SCORE, min_points=MIN_POINTS, refine=refine)
         return margin_cluster(*output, min_score=setting, min_points=MIN_POINTS)
 
 
@@ -103,9 +133,9 @@ GRIDS: dict[Method, tuple[float, ...]] = {
 }
 
 
-def named_models(paths: Sequence[Path]) -> dict[str, Model]:
+def named_models(paths: Sequence[Path], engine: Engine = "auto") -> dict[str, Model]:
     """Models by their method, and by their file where two have the same."""
-    models = [Model.load(path) for path in paths]
+    models = [Model.load(path).on_engine(engine) for path in paths]
     methods = [model.method for model in models]
     names = [m if methods.count(m) == 1 else f"{m}-{i + 1}" for i, m in enumerate(methods)]
     return dict(zip(names, models, strict=True))

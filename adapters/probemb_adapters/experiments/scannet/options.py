@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from probemb_adapters.networks.engines import Engine
+from probemb_adapters.networks.kernel_order import KernelOrder
 from probemb_adapters.training.options import RunOptions, TrainingSettings, with_defaults
 
 Method = Literal["probabilistic", "learnable-margin"]
@@ -18,8 +20,10 @@ class SharedSettings(TrainingSettings):
     """What all models of a run are made with."""
 
     # --- data
-    rooms: int = 50
+    rooms: int = 100
     """open rooms to write, each fifth one for validation"""
+    class_agnostic: bool | None = None
+    """find objects without naming them (ScanNet: name the 18 classes; rooms: do not, minutes are too short for it)"""
     held_out: float = 0.1
     """share of the training scenes on which nothing is trained, but each clustering's parameter picked; other scans of
     the same room are held out with it"""
@@ -28,12 +32,22 @@ class SharedSettings(TrainingSettings):
     # --- network
     backbone: Literal["14A", "18A", "34C"] | None = None
     """MinkUNet: 34C for ScanNet (the usual choice; the paper says MinkowskiNet), 14A for the rooms"""
+    width: float | None = None
+    """factor of the channels of MinkUNet and of the head's branches (ScanNet: 1; rooms: 0.5)"""
     voxel_size: float | None = None
-    """metres: 0.02 for ScanNet, 0.05 for the rooms"""
+    """metres: 0.02 for ScanNet, 0.08 for the rooms"""
     offset_scale: float = 2.0
     """metres, farthest offset from a point to its centre"""
+    initial_std: float | None = None
+    """metres, about what sigma is before training (ScanNet: offset_scale, as in the paper; rooms: 0.3)"""
+    score_loss: Literal["center-aware", "complement"] | None = None
+    """of the score maps; complement also teaches points of an object what it is not (ScanNet: center-aware, as in the
+    paper; rooms: complement)"""
     start_from: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
     """weights to start the backbone from: of this script, or a public semantic MinkUNet; what fits is taken"""
+    kernel_order: KernelOrder | None = None
+    """version of MinkowskiEngine that trained them, where they do not show how they number kernel offsets: 0.5 and
+    later; 0.4 from 0.3.2 on; 0.3 before"""
     # --- training
     epochs: int | None = None
     """passes over the training scenes (ScanNet: 300, about 41,000 steps; the paper gives none)"""
@@ -48,6 +62,11 @@ class SharedSettings(TrainingSettings):
     (ScanNet: 100,000; rooms: 3,000)"""
     crop: Literal["point", "instance"] = "instance"
     """around which random point: of all, or of a random instance, so that small crops show more than walls"""
+    elastic: bool | None = None
+    """bend scenes in training (ScanNet: yes; rooms: no, minutes are too short for it)"""
+    refine: bool | None = None
+    """let the members of each found object decide which points, class and score it has (ScanNet: no, as in the paper,
+    where the seed decides; rooms: yes)"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,10 @@ class Options(SharedSettings, RunOptions):
     """scenes to evaluate; of test only the submission is written, as nobody else has its annotation"""
     methods: tuple[Method, ...] = ("probabilistic", "learnable-margin")
     """what to train, one after the other, on the same backbone"""
+    objects: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """other objects for the evaluated rooms: a file of the layout of data/scan_objects/objects.npz"""
+    engine: Engine = "auto"
+    """of the sparse convolutions: MinkowskiEngine where it is installed, else plain torch"""
     # --- what to do
     output: Path = Path("runs/scannet_minkowski")
     """folder for checkpoints, metrics, submissions, pictures and the report"""
@@ -92,8 +115,14 @@ def resolve(options: Options) -> Options:
     real = options.root is not None
     defaults = {
         "backbone": "34C" if real else "14A",
-        "voxel_size": 0.02 if real else 0.05,
-        "epochs": 300 if real else 30,
+        "class_agnostic": not real,
+        "width": 1.0 if real else 0.5,
+        "voxel_size": 0.02 if real else 0.08,
+        "initial_std": options.offset_scale if real else 0.3,
+        "score_loss": "center-aware" if real else "complement",
+        "elastic": real,
+        "refine": not real,
+        "epochs": 300 if real else 40,
         "batch_size": 8 if real else 4,
         "learning_rate": 1e-3 if real else 3e-3,
         "train_points": 100_000 if real else 3_000,
@@ -109,6 +138,8 @@ def resolve(options: Options) -> Options:
         raise SystemExit("--split test needs trained models: --evaluate CHECKPOINT --split test")
     if options.split == "test" and not options.submission:
         raise SystemExit("--split test --no-submission leaves nothing to do: the test scans have no annotation")
+    if options.objects is not None and (real or not options.evaluate or options.predict):
+        raise SystemExit("--objects furnishes rooms to evaluate a model on: --evaluate CHECKPOINT --objects FILE")
     if options.predict and len(options.evaluate) != 1:
         raise SystemExit("--predict needs one model: --evaluate CHECKPOINT --predict FILES")
     return options

@@ -16,7 +16,6 @@ from probemb_adapters.experiments.scannet.model import MIN_POINTS, MIN_SCORE, Mo
 from probemb_adapters.experiments.scannet.options import Options
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import instance_colors, z_up
-from probemb_adapters.scannet import INSTANCE_CLASSES
 from probemb_lib import GaussianEmbedding, Instances, cluster_tiles
 
 
@@ -43,6 +42,7 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
             threshold=model.setting,
             min_score=MIN_SCORE,
             min_points=MIN_POINTS,
+            refine=bool(model.settings.refine),
             progress=progress,
         )
     return found, seen
@@ -54,7 +54,7 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
     Returns what to print: where they are.
     """
     print_any_name()
-    model = Model.load(options.evaluate[0])
+    model = Model.load(options.evaluate[0]).on_engine(options.engine)
     clouds = clouds_to_predict(options.predict)
     shown = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
@@ -65,11 +65,11 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
         own = in_file_frame(embedding, options.up, offset)
         write_instances(options.output / cloud.name, cloud, found, own, colors)
         shown.append(scene_result(data, found, embedding))
-        classes = [INSTANCE_CLASSES[int(c) - 1] for c in found.semantic]
+        classes = [model.classes[int(c) - 1] for c in found.semantic]
         counts = ", ".join(f"{classes.count(name)} {name}" for name in dict.fromkeys(classes))
         tqdm.write(f"{cloud.name}: {len(found)} objects: {counts or 'none'}")
     part = Section(
-        "Predicted scans", shapes=shown, classes=("background", *INSTANCE_CLASSES), noun="object", item="scan", unit="m"
+        "Predicted scans", shapes=shown, classes=("background", *model.classes), noun="object", item="scan", unit="m"
     )
     page = write_report(options.output / "report.html", "Objects found in your scans", [part])
     return f"\nresults  {options.output}/*.npz, *.ply and in the format of each file\nreport   {page}"

@@ -13,7 +13,6 @@ from probemb_adapters.experiments.run import write_metrics, write_results
 from probemb_adapters.experiments.scannet.evaluation import METRICS, Evaluation
 from probemb_adapters.experiments.scannet.options import Options
 from probemb_adapters.report import Chart, Line, Row, Section, Table, fit_chart, loss_chart
-from probemb_adapters.scannet import INSTANCE_CLASSES, INSTANCE_IDS
 from probemb_lib.metrics.scannet import THRESHOLDS
 
 
@@ -34,7 +33,7 @@ def tables(evaluations: Sequence[Evaluation], options: Options) -> list[Table]:
         counts = result["class_gt_count"].tolist()
         rows = [
             Row(name, [counts[c], *(float(100 * result[f"class_{key}"][c]) for key in METRICS.values())])
-            for c, name in enumerate(INSTANCE_CLASSES)
+            for c, name in enumerate(e.classes)
             if counts[c]
         ]
         found.append(Table(f"Classes, {e.name}", ["instances", *METRICS], rows))
@@ -53,7 +52,7 @@ def charts(evaluations: Sequence[Evaluation]) -> list[Chart]:
         counts = e.metric.compute()["class_gt_count"].tolist()
         curves = [
             Line(name, *reversed(e.metric.curve(class_id, 0.5)))
-            for name, class_id, count in zip(INSTANCE_CLASSES, INSTANCE_IDS, counts, strict=True)
+            for name, class_id, count in zip(e.classes, e.metric.class_ids, counts, strict=True)
             if count
         ]
         title = f"Precision and recall, IoU above 0.5: {e.name}"
@@ -69,21 +68,22 @@ def charts(evaluations: Sequence[Evaluation]) -> list[Chart]:
     return found
 
 
-def write_numbers(evaluations: Sequence[Evaluation], options: Options) -> None:
+def write_numbers(evaluations: Sequence[Evaluation], options: Options, engine: str) -> None:
+    """metrics.json and metrics.csv; ``engine`` is what computed the convolutions."""
     lines: list[Sequence[Any]] = [("method", "source", "class", "metric", "percent")]
     methods = {}
     for e in evaluations:
         result = e.metric.compute()
         by_class = {
             name: {metric: float(100 * result[f"class_{key}"][c]) for metric, key in METRICS.items()}
-            for c, name in enumerate(INSTANCE_CLASSES)
+            for c, name in enumerate(e.classes)
         }
         methods[e.name] = {
             **e.values(),
             "setting": e.setting,
             "held_out_ap50": dict(zip(e.fit.grid, e.fit.metrics, strict=True)) if e.fit else {},
             "classes": by_class,
-            "class_instances": dict(zip(INSTANCE_CLASSES, result["class_gt_count"].tolist(), strict=True)),
+            "class_instances": dict(zip(e.classes, result["class_gt_count"].tolist(), strict=True)),
             "training": list(e.history),
         }
         for name, values in {"all": e.values(), **by_class}.items():
@@ -93,7 +93,10 @@ def write_numbers(evaluations: Sequence[Evaluation], options: Options) -> None:
         for metric, key in (("AP", "map"), ("AP50", "ap50"), ("AP25", "ap25")):
             lines.append((row["method"], "paper, ScanNet val", "all", metric, row[f"val_{key}"]))
     data = "open rooms" if options.root is None else "ScanNet"
-    write_metrics(options.output, {"data": data, "methods": methods, "paper": paper}, options, lines)
+    if options.objects is not None:
+        data += f" with the objects of {options.objects}"
+    written = {"data": data, "engine": engine, "methods": methods, "paper": paper}
+    write_metrics(options.output, written, options, lines)
 
 
 def write_page(evaluations: Sequence[Evaluation], options: Options, text: str) -> str:
@@ -105,7 +108,7 @@ def write_page(evaluations: Sequence[Evaluation], options: Options, text: str) -
             shapes=e.scenes,
             tables=tables(evaluations, options) if i == 0 else (),
             charts=charts(evaluations) if i == 0 else (),
-            classes=("background", *INSTANCE_CLASSES),
+            classes=("background", *e.classes),
             noun="object",
             item="scene",
             unit="m",

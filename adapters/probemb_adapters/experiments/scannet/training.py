@@ -13,19 +13,30 @@ from torch_geometric.data import Batch, Data
 from probemb_adapters.experiments.run import train_network
 from probemb_adapters.experiments.scannet.model import Model, Network
 from probemb_adapters.experiments.scannet.options import Method, Options, Settings
+from probemb_adapters.networks.engines import ENGINES, pick_engine
 from probemb_adapters.networks.pretrained import load_pretrained
 from probemb_adapters.scannet import INSTANCE_CLASSES
 from probemb_adapters.training.options import chosen
+from probemb_lib import CenterAwareLoss, LearnableMarginLoss, ProbabilisticEmbeddingLoss
 
 
 def new_model(method: Method, options: Options, fabric: Fabric) -> Model:
     """With weights of the seed, the backbone's those of ``options.start_from``; its clustering is not fitted yet."""
     settings = replace(Settings.of(options), method=method)
     fabric.seed_everything(options.seed, verbose=False)
-    network = Network(len(INSTANCE_CLASSES) + 1, settings)
+    classes = ("object",) if options.class_agnostic else INSTANCE_CLASSES
+    network = Network(len(classes) + 1, settings)
     if options.start_from is not None:
-        fabric.print(load_pretrained(network.backbone.network, options.start_from))
-    return Model(network, INSTANCE_CLASSES, settings)
+        report = load_pretrained(network.backbone.network, options.start_from, kernel_order=options.kernel_order)
+        fabric.print(report)
+    return Model(network, classes, settings).on_engine(options.engine)
+
+
+def loss_of(method: Method, options: Options) -> nn.Module:
+    """The objective of a method."""
+    if method == "probabilistic":
+        return ProbabilisticEmbeddingLoss(CenterAwareLoss(complement=options.score_loss == "complement"))
+    return LearnableMarginLoss()
 
 
 def train_model(
@@ -37,7 +48,9 @@ def train_model(
         terms: Mapping[str, Tensor] = loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
         return terms
 
-    fabric.print(f"\n{model.method}: MinkUNet{options.backbone}, voxels of {100 * chosen(options.voxel_size):g} cm")
+    engine = pick_engine(options.engine, fabric.device.type)
+    voxels = f"voxels of {100 * chosen(options.voxel_size):g} cm, convolutions by {ENGINES[engine]}"
+    fabric.print(f"\n{model.method}: MinkUNet{options.backbone} of width {chosen(options.width):g}, {voxels}")
     compared = {name: v for name, v in model.settings.stored().items() if name != "setting"}  # fitted afterwards
     folder = options.output / model.method
     history = train_network(
