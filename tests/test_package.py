@@ -304,6 +304,7 @@ ROOMS = {  # what each may import of the project beside itself; every room may i
     "networks": {"files"},
     "training": {"files"},
     "images": {"files"},
+    "hosts": {"networks"},
     "report": {"clouds", "files"},
     "experiments": {"clouds", "files", "images", "networks", "partnet", "report", "scannet", "training"},
     "cli": {"clouds", "experiments", "passive_threads", "training"},
