@@ -30,7 +30,7 @@ from probemb_lib.convert import grid_positions, pack_dense
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.head import Head, HeadOutput, ProbabilisticHead
 from probemb_lib.instances import Instances
-from probemb_lib.labels import EMBEDSEG, IGNORED, NO_INSTANCE, LabelConvention
+from probemb_lib.labels import EMBEDSEG, IGNORED, NO_INSTANCE, LabelConvention, labels_from_masks
 from probemb_lib.margin.head import MarginOutput
 
 DenseLayout = Literal["BCHW", "BCZYX"]
@@ -246,7 +246,7 @@ def dense_targets(
         return ids.flatten(), class_of.flatten()
 
     stacks = _stacks(labels, shape)
-    image = torch.stack([_ids_of_masks(stack) for stack in stacks])
+    image = torch.stack([labels_from_masks(stack)[0] for stack in stacks])
     of_masks = replace(
         convention,
         no_instance=(NO_INSTANCE,),
@@ -520,15 +520,6 @@ def _stacks(labels: Labels | Sequence[Labels], shape: tuple[int, ...]) -> list[T
     if not stacks:
         raise ValueError("labels: expected the masks of at least one image, got none")
     return stacks
-
-
-def _ids_of_masks(stack: Tensor) -> Tensor:
-    """The only mask of each pixel, −1 in none, −100 in several."""
-    owners = stack.sum(0)
-    ids = torch.full_like(owners, NO_INSTANCE)
-    for k, mask in enumerate(stack):
-        ids[mask] = k
-    return ids.masked_fill(owners > 1, IGNORED)
 
 
 def _classes_of_masks(image: Tensor, stacks: list[Tensor], semantic: Labels | Sequence[Labels]) -> Tensor:

@@ -48,6 +48,26 @@ class Instances:
         """(K, N) bool, one mask an instance. Evaluators take ``label`` directly, without this memory."""
         return self.label == torch.arange(len(self), device=self.label.device)[:, None]
 
+    def semantic_map(self, none: int = 0) -> Tensor:
+        """(N,) int64, the class of each point's instance, and ``none`` outside all: column 0, the background's.
+
+        >>> import torch
+        >>> from probemb_lib import GaussianEmbedding, greedy_cluster
+        >>> points = GaussianEmbedding(torch.tensor([[0.0], [0.1], [9.0]]), torch.zeros(3, 1))
+        >>> greedy_cluster(points, torch.tensor([[0.1, 0.0, 0.9], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]])).semantic_map()
+        tensor([2, 2, 0])
+        """
+        return torch.nn.functional.pad(self.semantic, (0, 1), value=none)[self.label]  # −1 reads the last
+
+    def cloud_masks(self, num_clouds: int | None = None) -> list[Tensor]:
+        """(K_b, N_b) bool for each cloud: :meth:`masks` of :meth:`split`, so the memory of one cloud times another's
+        instances is never taken.
+
+        Args:
+            num_clouds: as for :meth:`split`.
+        """
+        return [cloud.masks() for cloud in self.split(num_clouds)]
+
     def to(self: Own, device: torch.device | str) -> Own:
         """All tensors on another device."""
         return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})

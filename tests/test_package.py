@@ -96,13 +96,16 @@ def test_public_names() -> None:
 def public_objects() -> list[tuple[str, object]]:
     modules = [probemb_lib, probemb_lib.functional, probemb_lib.metrics]
     names = [(f"{m.__name__}.{name}", getattr(m, name)) for m in modules for name in m.__all__]
-    for module in (probemb_lib.convert, probemb_lib.labels):
-        names += [
-            (f"{module.__name__}.{name}", value)
-            for name, value in vars(module).items()
-            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
-            if inspect.isclass(value) or inspect.isfunction(value)
-        ]
+    values = {
+        **vars(probemb_lib.convert),
+        **{name: getattr(probemb_lib.labels, name) for name in probemb_lib.labels.__all__},
+    }
+    names += [
+        (f"{value.__module__}.{name}", value)
+        for name, value in values.items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("probemb_lib.")
+        if inspect.isclass(value) or inspect.isfunction(value)
+    ]
     return names
 
 
@@ -204,6 +207,9 @@ def test_direction_of_imports() -> None:
         "probemb_lib.positions": 0,
         "probemb_lib.segments": 0,
         "probemb_lib.labels": 0,
+        "probemb_lib.labels.values": -3,
+        "probemb_lib.labels.convention": -2,
+        **dict.fromkeys((f"probemb_lib.labels.{name}" for name in ("presets", "masks", "encodings", "results")), -1),
         "probemb_lib.convert": 0,
         "probemb_lib.clustering.grid": 0,
         "probemb_lib.twins": -1,
@@ -299,6 +305,7 @@ ROOMS = {  # what each may import of the project beside itself; every room may i
     "networks": {"files"},
     "training": {"files"},
     "images": {"files"},
+    "hosts": {"networks"},
     "report": {"clouds", "files"},
     "experiments": {"clouds", "files", "images", "networks", "partnet", "report", "scannet", "training"},
     "cli": {"clouds", "experiments", "files", "passive_threads", "training"},

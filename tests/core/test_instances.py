@@ -49,6 +49,20 @@ def test_size_counts_the_masks(method: str) -> None:
 
 
 @METHODS
+def test_classes_and_masks_by_cloud(method: str) -> None:
+    found = found_by(method)
+    classes = found.semantic_map(none=7)
+    assert_same(classes[found.label < 0].unique(), torch.tensor([7]))
+    inside = found.label >= 0
+    assert_same(classes[inside], found.semantic[found.label[inside]])
+    assert_same(found.semantic_map()[~inside].unique(), torch.tensor([0]))
+    masks = found.cloud_masks(3)
+    assert [tuple(m.shape) for m in masks][2] == (0, 0)
+    for b, mask in enumerate(masks[:2]):
+        assert_same(mask, found.masks()[found.batch == b][:, found.point_batch == b])
+
+
+@METHODS
 def test_kept_instances(method: str) -> None:
     found = found_by(method)
     mask = torch.arange(len(found)) % 3 != 1

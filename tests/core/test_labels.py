@@ -17,12 +17,18 @@ from probemb_lib.labels import (
     CELLPOSE,
     CITYSCAPES,
     EMBEDSEG,
+    MASK3D,
     POINTCEPT,
     POINTGROUP,
     SOFTGROUP,
     STARDIST,
+    TORCH_POINTS3D,
     LabelConvention,
+    for_s3dis,
+    for_scannet,
+    labels_from_masks,
     mmdetection3d,
+    mmdetection3d_instances,
     split_cityscapes,
     split_scannet,
     to_host_labels,
@@ -53,8 +59,10 @@ def convert_one(convention: LabelConvention, instance: int, semantic: int) -> tu
         or (none and semantic in convention.thing_classes)
         or (unclassed and convention.ignored_semantic_ignores_instance)
     )
-    outside = none or semantic in convention.stuff_classes
-    return -100 if ignored else -1 if outside else instance, -100 if unclassed else semantic
+    background = semantic in convention.background_classes
+    outside = none or semantic in convention.stuff_classes or background
+    column = 0 if background else semantic + convention.class_shift
+    return -100 if ignored else -1 if outside else instance, -100 if unclassed else column
 
 
 @st.composite
@@ -62,7 +70,7 @@ def conventions(draw: st.DrawFn) -> LabelConvention:
     """Values 0 .. 3 of ``instance`` and ``semantic``, and −1, −2, each with at most one meaning."""
     values = [-2, -1, 0, 1, 2, 3]
     meaning = {v: draw(st.sampled_from(["", "none", "ignored"])) for v in values}
-    kind = {v: draw(st.sampled_from(["", "ignored", "stuff", "thing"])) for v in values}
+    kind = {v: draw(st.sampled_from(["", "ignored", "stuff", "thing", "background"])) for v in values}
     return LabelConvention(
         no_instance=tuple(v for v in values if meaning[v] == "none"),
         ignored_instance=tuple(v for v in values if meaning[v] == "ignored"),
@@ -70,6 +78,8 @@ def conventions(draw: st.DrawFn) -> LabelConvention:
         stuff_classes=tuple(v for v in values if kind[v] == "stuff" and v >= 0),
         thing_classes=tuple(v for v in values if kind[v] == "thing" and v >= 0),
         ignored_semantic_ignores_instance=draw(st.booleans()),
+        background_classes=tuple(v for v in values if kind[v] == "background" and v >= 0),
+        class_shift=draw(st.integers(1, 2)),  # below it classes may be refused
     )
 
 
@@ -159,6 +169,69 @@ def test_mmdetection3d() -> None:
     got = mmdetection3d(13).convert(np.array([0, 1, 2]), np.array([13, 12, 0]))
     equal(got[0], [-1, 1, 2])
     equal(got[1], [-100, 12, 0])
+
+
+def test_mmdetection3d_instance_set() -> None:
+    """Walls and floors are class 18 there, with ids: they are background, not instances."""
+    convention = mmdetection3d_instances(18)
+    instance, semantic = convention.convert(torch.tensor([0, 1, 2, 3, 4]), torch.tensor([18, 18, 0, 1, 17]))
+    equal(instance, [-1, -1, 2, 3, 4])
+    equal(semantic, [0, 0, 1, 2, 18])
+    assert convention.num_columns == 19
+    equal(convention.host_classes(torch.tensor([1, 18, 0])), [0, 17, 18])
+    with pytest.warns(UserWarning, match=r"2 points of a class at or above num_classes, 18, .*mmdetection3d_instances"):
+        wrong = mmdetection3d(18).convert(torch.tensor([1, 2, 2, 0]), torch.tensor([18, 18, 0, 18]))
+    equal(wrong[0], [1, 2, 2, -1])  # what it warns of
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_beyond_is_warned_of_once_it_trains() -> None:
+    ids, classes = torch.tensor([1, 2]), torch.tensor([20, 3])
+    equal(replace(mmdetection3d(20), ignored_semantic_ignores_instance=True).convert(ids, classes)[0], [-100, 2])
+    with pytest.raises(UserWarning, match="1 points"):
+        mmdetection3d(20).convert(ids, classes)
+    replace(POINTCEPT, num_classes=20).convert(ids, torch.tensor([-1, 3]))  # not beyond
+
+
+def test_scannet_and_s3dis_of_all_hosts() -> None:
+    """The same three points in every host: wall, a chair (4 of 20, and 8 of 13), nobody knows."""
+    hosts = [
+        (POINTCEPT, [7, 3, -1], -1),
+        (SOFTGROUP, [7, 3, -100], -100),
+        (MASK3D, [7, 3, -1], 255),
+        (TORCH_POINTS3D, [7, 3, 0], -1),
+    ]
+    for host, ids, unknown in hosts:
+        scannet, s3dis = for_scannet(host), for_s3dis(host)
+        instance, semantic = scannet.convert(torch.tensor(ids), torch.tensor([0, 4, unknown]))
+        equal(instance, [-1, 3, -1])
+        equal(semantic, [0, 3, -100])
+        instance, semantic = s3dis.convert(torch.tensor(ids), torch.tensor([0, 8, unknown]))
+        equal(instance, [7, 3, -1])  # a ceiling is an instance
+        equal(semantic, [1, 9, -100])
+        assert (scannet.num_columns, s3dis.num_columns) == (19, 14)
+        equal(scannet.host_classes(torch.tensor([1, 18])), [2, 19])
+        equal(s3dis.host_classes(torch.tensor([1, 13])), [0, 12])
+
+
+@quick
+@given(conventions(), st.lists(st.integers(0, 5), max_size=6))
+def test_host_classes_are_the_inverse(convention: LabelConvention, classes: list[int]) -> None:
+    named = {*convention.background_classes, *convention.ignored_semantic}
+    host = [c for c in classes if c not in named]
+    ids = [max({0, *convention.no_instance}) + 9] * len(host)
+    column = convention.convert(torch.tensor(ids, dtype=torch.int64), torch.tensor(host, dtype=torch.int64))[1]
+    equal(convention.host_classes(column), host)
+
+
+def test_masks_become_labels() -> None:
+    masks = torch.tensor([[[1, 1, 0], [0, 0, 0]], [[0, 1, 1], [0, 0, 0]]]).bool()
+    instance, semantic = labels_from_masks(masks, torch.tensor([3, 4], dtype=torch.uint8))
+    equal(instance, [[0, -100, 1], [-1, -1, -1]])
+    equal(semantic, [[3, -100, 4], [0, 0, 0]])
+    equal(labels_from_masks(masks)[1], [[1, -100, 1], [0, 0, 0]])
+    for got, expected in zip(labels_from_masks(masks[:0]), (-1, 0), strict=True):
+        equal(got, [[expected] * 3] * 2)
 
 
 def test_cityscapes() -> None:
@@ -309,6 +382,40 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
         ValueError,
         r"semantic: expected classes 0 \.\. 18 or 255, -1 \(ignored\), got 33",
     ),
+    (
+        lambda: LabelConvention(background_classes=(1,), thing_classes=(1,)),
+        ValueError,
+        r"got \[1\] in background_classes and thing_classes",
+    ),
+    (lambda: replace(OURS, class_shift=1.0), TypeError, "class_shift: expected an int, got 1.0"),  # type: ignore[arg-type]
+    (
+        lambda: replace(POINTCEPT, num_classes=20, background_classes=(0,), class_shift=-1),
+        ValueError,
+        r"class_shift: expected one that brings the classes to 1 and above, .* got -1, which brings class 1 to 0",
+    ),
+    (
+        lambda: replace(POINTCEPT, class_shift=-1).convert(_I([0]), _I([0])),
+        ValueError,
+        r"semantic: expected classes that class_shift -1 brings to 0 and above, got 0; name them in background_classes",
+    ),
+    (lambda: POINTCEPT.num_columns, ValueError, "num_columns: expected a convention with num_classes"),
+    (
+        lambda: mmdetection3d_instances().convert(_I([1]), _I([19])),
+        ValueError,
+        r"expected classes 0 \.\. 17 or .*18 \(background\), got 19",
+    ),
+    (
+        lambda: for_scannet(POINTCEPT).host_classes(_I([19])),
+        ValueError,
+        r"semantic: expected columns of the host's classes, got 19 with class_shift -1 and num_classes 20",
+    ),
+    (lambda: for_s3dis(POINTCEPT).host_classes(_I([0])), ValueError, "got 0 with class_shift 1"),
+    (lambda: POINTCEPT.host_classes(_I([-1])), ValueError, r"semantic: .* got \[-1\]"),
+    (lambda: labels_from_masks(_I([[1, 0]])), TypeError, "masks: expected torch.bool, got torch.int64; use masks > 0"),
+    (lambda: labels_from_masks(_I([True])), ValueError, r"masks: expected \(K, ...\), .* got \(1,\)"),
+    (lambda: labels_from_masks(_I([[True]]), _I([1.0])), TypeError, "classes: expected an integer type"),
+    (lambda: labels_from_masks(_I([[True]]), _I([1, 2])), ValueError, r"classes: expected \(1,\)"),
+    (lambda: labels_from_masks(_I([[True]]), _I([-1])), ValueError, "a class >= 0 .* with -1"),
     (lambda: split_scannet(_I([1.0])), TypeError, "encoded: expected an integer type"),
     (lambda: split_scannet(_I([-1])), ValueError, r"encoded: expected values >= 0 .* got \[-1\]"),
     (lambda: split_cityscapes(np.array([1.0])), TypeError, "encoded: expected an integer type"),

@@ -1,0 +1,1 @@
+"""pointcept/engines."""
