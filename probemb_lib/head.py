@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,16 @@ class HeadOutput(NamedTuple):
     def probabilities(self) -> Tensor:
         """P = softmax(logits), (N, L): the score maps."""
         return self.logits.softmax(dim=1)
+
+
+class EmbeddingOutput(Protocol):
+    """What the losses read: N Gaussians and N rows of logits, of a head for points or for pixels."""
+
+    @property
+    def embedding(self) -> GaussianEmbedding: ...
+
+    @property
+    def logits(self) -> Tensor: ...
 
 
 HIDDEN = (256, 128, 128)

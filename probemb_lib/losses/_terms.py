@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probemb_lib.aggregate import Covariance, InstanceIndex, as_index, instance_classes
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, plain_tensor
-from probemb_lib.head import HeadOutput
+from probemb_lib.head import EmbeddingOutput
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.member_similarity import member_similarity
 from probemb_lib.segments import sum_of_segments, take
@@ -190,7 +190,7 @@ def score_targets(
 
 
 def targets_and_similarity(
-    output: HeadOutput,
+    output: EmbeddingOutput,
     instance: Tensor | InstanceIndex,
     semantic: Tensor,
     batch: Tensor | None,

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
-from probemb_lib.head import HeadOutput
+from probemb_lib.head import EmbeddingOutput
 from probemb_lib.labels import NO_INSTANCE
 from probemb_lib.losses._terms import ScoreTargets, targets_and_similarity
 
 
 def center_aware(
-    output: HeadOutput,
+    output: EmbeddingOutput,
     instance: Tensor | InstanceIndex,
     semantic: Tensor,
     batch: Tensor | None = None,
@@ -50,6 +50,7 @@ def center_aware(
 
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(2, 3), torch.zeros(2, 3))
+    >>> from probemb_lib import HeadOutput
     >>> center_aware(HeadOutput(x, torch.zeros(2, 2)), torch.tensor([0, 0]), torch.tensor([1, 1]))  # ½ ln 2
     tensor(0.3466)
     """
@@ -99,7 +100,7 @@ class CenterAwareLoss(nn.Module):
 
     def forward(
         self,
-        output: HeadOutput,
+        output: EmbeddingOutput,
         instance: Tensor | InstanceIndex,
         semantic: Tensor,
         batch: Tensor | None = None,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
-from probemb_lib.head import HeadOutput
+from probemb_lib.head import EmbeddingOutput
 from probemb_lib.losses._terms import CloudTerm, instance_terms, mean_over_clouds, score_targets, sum_over_clouds
 from probemb_lib.losses.bce import bce_of
 from probemb_lib.losses.center_aware import CenterAwareLoss
@@ -61,7 +61,7 @@ class ProbabilisticEmbeddingLoss(nn.Module):
 
     def forward(
         self,
-        output: HeadOutput,
+        output: EmbeddingOutput,
         instance: Tensor | InstanceIndex,
         semantic: Tensor,
         batch: Tensor | None = None,

@@ -10,13 +10,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import InstanceIndex
-from probemb_lib.head import HeadOutput
+from probemb_lib.head import EmbeddingOutput
 from probemb_lib.labels import NO_INSTANCE
 from probemb_lib.losses._terms import ScoreTargets, score_targets
 
 
 def score_cross_entropy(
-    output: HeadOutput,
+    output: EmbeddingOutput,
     instance: Tensor | InstanceIndex,
     semantic: Tensor,
     batch: Tensor | None = None,
@@ -28,6 +28,7 @@ def score_cross_entropy(
     >>> import torch
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(1, 3), torch.zeros(1, 3))
+    >>> from probemb_lib import HeadOutput
     >>> score_cross_entropy(HeadOutput(x, torch.zeros(1, 4)), torch.tensor([0]), torch.tensor([3]))  # ¼ ln 4
     tensor(0.3466)
     """
@@ -51,7 +52,7 @@ class ScoreCrossEntropyLoss(nn.Module):
 
     def forward(
         self,
-        output: HeadOutput,
+        output: EmbeddingOutput,
         instance: Tensor | InstanceIndex,
         semantic: Tensor,
         batch: Tensor | None = None,

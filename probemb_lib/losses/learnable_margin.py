@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import InstanceIndex, as_index, member_instance
 from probemb_lib.gaussian import GaussianEmbedding, check_embedding
+from probemb_lib.head import EmbeddingOutput
 from probemb_lib.losses._terms import CloudTerm, ScoreTargets, mean_over_clouds, score_targets, sum_over_clouds
-from probemb_lib.margin.head import LOG_STD_RATE, MarginOutput
+from probemb_lib.margin.head import LOG_STD_RATE
 from probemb_lib.margin.lovasz import lovasz_hinge
 from probemb_lib.segments import expand_segments, gather_points, segment_sum
 
 
 def learnable_margin(
-    output: MarginOutput,
+    output: EmbeddingOutput,
     instance: Tensor | InstanceIndex,
     semantic: Tensor,
     batch: Tensor | None = None,
@@ -63,6 +64,7 @@ def learnable_margin(
 
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.tensor([[0.0], [0.0], [9.0], [9.0]]), torch.full((4, 1), -1.0))
+    >>> from probemb_lib import MarginOutput
     >>> output = MarginOutput(x, torch.tensor([[0.0, 9.0]] * 4))
     >>> losses = learnable_margin(output, torch.tensor([0, 0, 1, 1]), torch.ones(4, dtype=torch.int64))
     >>> {name: round(value.item(), 5) for name, value in losses.items()}
@@ -150,7 +152,7 @@ class LearnableMarginLoss(nn.Module):
 
     def forward(
         self,
-        output: MarginOutput,
+        output: EmbeddingOutput,
         instance: Tensor | InstanceIndex,
         semantic: Tensor,
         batch: Tensor | None = None,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
-from probemb_lib.head import HeadOutput
+from probemb_lib.head import EmbeddingOutput
 from probemb_lib.losses._terms import ScoreTargets, targets_and_similarity
 
 
 def seed_mse(
-    output: HeadOutput,
+    output: EmbeddingOutput,
     instance: Tensor | InstanceIndex,
     semantic: Tensor,
     batch: Tensor | None = None,
@@ -28,6 +28,7 @@ def seed_mse(
 
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(1, 3), torch.zeros(1, 3))
+    >>> from probemb_lib import HeadOutput
     >>> seed_mse(HeadOutput(x, torch.zeros(1, 2)), torch.tensor([0]), torch.tensor([1]))  # (½ − 1)²
     tensor(0.2500)
     """
@@ -56,7 +57,7 @@ class SeedMSELoss(nn.Module):
 
     def forward(
         self,
-        output: HeadOutput,
+        output: EmbeddingOutput,
         instance: Tensor | InstanceIndex,
         semantic: Tensor,
         batch: Tensor | None = None,

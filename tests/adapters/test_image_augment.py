@@ -66,6 +66,8 @@ def test_a_warp_magnifies_and_keeps_ids() -> None:
     _, large = random_warp(label.float(), label, scale=(2.0, 2.0), displacement=0.0)
     assert set(large.unique().tolist()) == {0, 2**24 + 1}
     assert int((large > 0).sum()) == 16 * 16
+    _, part = random_warp(label.float(), label, scale=(2.0, 2.0), size=32, displacement=0.0)
+    assert torch.equal(part, large[16:48, 16:48])
     image, moved = random_warp((label > 0).float(), label, displacement=3.0)
     assert not torch.equal(moved, label)
     inside, outside = image[moved > 0].mean(), image[moved == 0].mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from paths import PROJECT
+from torch.nn import functional as F
 
+from probemb_adapters.experiments.images import model as images_model
 from probemb_adapters.experiments.images.evaluation import (
     average_precision,
     connected_components,
@@ -18,10 +22,17 @@ from probemb_adapters.experiments.images.evaluation import (
     evaluate_baselines,
     fit,
 )
-from probemb_adapters.experiments.images.model import Model, Network, join_similar, named_models
+from probemb_adapters.experiments.images.model import (
+    Model,
+    Network,
+    join_similar,
+    magnification,
+    named_models,
+    usual_diameter,
+)
 from probemb_adapters.experiments.images.options import Options, Settings, resolve
 from probemb_adapters.experiments.images.training import AugmentedCrops, Crops, PixelObjective, collate, foreground_loss
-from probemb_adapters.images import LabelledImage, read_nuclei, read_sides
+from probemb_adapters.images import LabelledImage, normalize, read_nuclei, read_sides
 from probemb_adapters.training.checkpoint import save_checkpoint
 from probemb_lib import GaussianEmbedding, greedy_cluster
 
@@ -102,7 +113,7 @@ def test_some_steps_lower_the_loss(embedding: Embedding) -> None:
     network = model.network.train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     torch.manual_seed(0)
-    crops = collate([AugmentedCrops([SOME], 32)[0] for _ in range(2)])
+    crops = collate([AugmentedCrops([SOME], 32, (8.0, 48.0))[0] for _ in range(2)])
     values = []
     for _ in range(12):
         losses = objective(network, crops)
@@ -112,6 +123,43 @@ def test_some_steps_lower_the_loss(embedding: Embedding) -> None:
         values.append(float(losses["loss"].detach()))
     assert values[-1] < 0.9 * values[0]
     assert {"foreground", "loss"} < set(losses)
+
+
+def test_crops_have_objects_of_the_diameters_asked_for() -> None:
+    torch.manual_seed(0)
+    image = disks([(12 + 24 * i, 12 + 24 * j) for i in range(8) for j in range(8)], 8, (192, 192))
+    for wanted in (10.0, 24.0):
+        found = [usual_diameter(AugmentedCrops([image], 112, (wanted, wanted))[0][1].numpy()) for _ in range(8)]
+        assert abs(np.median(found) / wanted - 1) < 0.15
+    assert magnification(8.0, 100.0) == 2.5
+    assert magnification(100.0, 8.0) == 0.5
+    assert magnification(usual_diameter(np.zeros((4, 4), np.int64)), 8.0) == magnification(8.0, None) == 1.0
+
+
+def test_a_magnified_image_has_its_gaussians_in_its_own_pixels() -> None:
+    """The head sees an image of twice the size, in which everything is twice as large."""
+    model = some_model()
+    plain = model.with_settings(replace(model.settings, flips=False))
+    with torch.no_grad():
+        x = torch.from_numpy(normalize(SOME.image))
+        mean, log_std, logits = next(plain._views(x, 2.0))
+        shape = F.interpolate(x[None, None], scale_factor=2, mode="bilinear")[0, 0]
+        theirs = next(plain._views(shape, 1.0))
+    near = (theirs[0].reshape(96, 80, 2)[1::2, 1::2].flatten(0, 1) + 0.5) / 2 - 0.5
+    torch.testing.assert_close(mean, near, rtol=0, atol=1e-4)
+    expected = theirs[1].reshape(96, 80, 2)[1::2, 1::2].flatten(0, 1) - math.log(2)
+    torch.testing.assert_close(log_std, expected, rtol=0, atol=1e-4)
+    assert logits.shape == (SOME.image.size, 2)
+
+
+def test_the_first_look_decides_on_the_magnification(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = some_model()
+    used: list[float] = []
+    views = Model._views
+    monkeypatch.setattr(Model, "_views", lambda self, x, factor: (used.append(factor), views(self, x, factor))[1])
+    monkeypatch.setattr(images_model, "usual_diameter", lambda label: 12.0)
+    model.with_settings(replace(model.settings, diameter=18.0)).predict(SOME.image)
+    assert used == [1.0, 1.5]
 
 
 def test_crops_of_nothing() -> None:

@@ -69,14 +69,21 @@ def random_quarter_turn(image: Tensor, label: Tensor) -> Pair:
 
 
 def random_warp(
-    image: Tensor, label: Tensor, *, scale: tuple[float, float] = (0.8, 1.25), displacement: float = 3.0, cell: int = 32
+    image: Tensor,
+    label: Tensor,
+    *,
+    scale: tuple[float, float] = (0.8, 1.25),
+    size: int | None = None,
+    displacement: float = 3.0,
+    cell: int = 32,
 ) -> Pair:
-    """Magnified about the middle, with a smooth random displacement; an image of the same size, mirrored at its border.
+    """Magnified about the middle, with a smooth random displacement; what lies outside is the mirrored image.
 
     Args:
         image, label: (H, W).
         scale: least and greatest magnification, even in the logarithm.
-        displacement: standard deviation of the displacement in pixels.
+        size: of the result, along both axes; None: as the image.
+        displacement: standard deviation of the displacement, in pixels of the result.
         cell: pixels between the places where it is drawn.
 
     Raises:
@@ -89,12 +96,14 @@ def random_warp(
         raise ValueError(f"expected 0 < scale, displacement >= 0 and cell >= 1, got {scale}, {displacement}, {cell}")
     low, high = (math.log(s) for s in scale)
     factor = math.exp(low + (high - low) * float(torch.rand(())))
-    height, width = image.shape
+    height, width = image.shape if size is None else (size, size)
     coarse = displacement * torch.randn(1, 2, height // cell + 3, width // cell + 3)
     smooth = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
-    y, x = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in image.shape), indexing="ij")
-    y, x = y / factor + smooth[0], x / factor + smooth[1]
-    grid = torch.stack([2 * x / width, 2 * y / height], -1)[None]  # grid_sample counts from the pixels' outer edges
+    y, x = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in (height, width)), indexing="ij")
+    y, x = (y + smooth[0]) / factor, (x + smooth[1]) / factor
+    grid = torch.stack([2 * x / image.shape[1], 2 * y / image.shape[0]], -1)[
+        None
+    ]  # grid_sample counts from the pixels' outer edges
     warped = F.grid_sample(image[None, None].float(), grid, "bilinear", "reflection", align_corners=False)
     # In float64 every id stays exact.
     labels = F.grid_sample(label[None, None].double(), grid.double(), "nearest", "reflection", align_corners=False)

@@ -101,15 +101,23 @@ def average_precision(found: Sequence[Array], images: Sequence[LabelledImage]) -
     return metric
 
 
-def fit(model: Model, images: Sequence[LabelledImage]) -> tuple[Model, float]:
-    """The model with the settings of the clustering that have the highest AP50 on validation images, and that AP50."""
+def fit(
+    model: Model,
+    images: Sequence[LabelledImage],
+    afterwards: Sequence[tuple[bool, float | None]] = AFTERWARDS,
+) -> tuple[Model, float]:
+    """The model with the settings of the clustering that have the highest AP50 on validation images, and that AP50.
+
+    Args:
+        afterwards: values of refine and join to choose from.
+    """
     outputs = predict_all(model, images, "validation")
     margin = model.settings.embedding == "margin"
     candidates, values = [], []
     for threshold in tqdm((model.settings.threshold,) if margin else THRESHOLDS, desc="fitting", unit="threshold"):
         of_threshold = replace(model.settings, threshold=threshold)
         proposals = [model.with_settings(of_threshold).proposals(*output, min(MIN_SCORES)) for output in outputs]
-        for min_score, (refine, join) in product(MIN_SCORES, ((False, None),) if margin else AFTERWARDS):
+        for min_score, (refine, join) in product(MIN_SCORES, ((False, None),) if margin else afterwards):
             chosen = replace(of_threshold, min_score=min_score, refine=refine, join=join, min_pixels=1)
             finished = [
                 model.with_settings(chosen).finish(found, *output)
@@ -135,7 +143,7 @@ def evaluate(name: str, model: Model, images: Sequence[LabelledImage]) -> Evalua
 def connected_components(inside: NDArray[np.bool_], min_pixels: int) -> NDArray[np.int64]:
     """Connected pixels are one object, touching ones included."""
     label, _ = ndimage.label(inside)
-    return _large(label, min_pixels)
+    return without_small(label, min_pixels)
 
 
 def distance_peaks(inside: NDArray[np.bool_], min_pixels: int, radius: int, blur: float) -> NDArray[np.int64]:
@@ -155,7 +163,7 @@ def distance_peaks(inside: NDArray[np.bool_], min_pixels: int, radius: int, blur
     while not np.array_equal(up, up[up]):
         up = up[up]
     label = np.unique(np.where(inside.ravel(), up + 1, 0), return_inverse=True)[1]
-    return _large(label.reshape(inside.shape) + int(inside.all()), min_pixels)
+    return without_small(label.reshape(inside.shape) + int(inside.all()), min_pixels)
 
 
 def _highest_near(x: NDArray[np.float64], radius: int) -> NDArray[np.int64]:
@@ -198,7 +206,7 @@ def _inside(model: Model, image: LabelledImage) -> NDArray[np.bool_]:
     return (probabilities[:, 0] == 0).reshape(image.image.shape).cpu().numpy()
 
 
-def _large(label: Array, min_pixels: int) -> NDArray[np.int64]:
+def without_small(label: Array, min_pixels: int) -> NDArray[np.int64]:
     size = np.bincount(label.ravel())
     keep = size >= min_pixels
     keep[0] = False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,6 +41,21 @@ except ImportError as error:
 FACTOR = 16  # the U-Net halves four times
 FOREGROUND, CENTER = 0, 1  # columns of the logits
 HIDDEN = (32,)
+MAGNIFIED = (0.5, 2.5)  # by so much at most
+
+
+def usual_diameter(label: Array) -> float:
+    """Of a disc with the pixels of the object in the middle by size; NaN where there is none."""
+    pixels = np.bincount(label.ravel())[1:]
+    pixels = pixels[pixels > 0]
+    return 2 * math.sqrt(float(np.median(pixels)) / math.pi) if len(pixels) else math.nan
+
+
+def magnification(usual: float, diameter: float | None) -> float:
+    """To make of the usual diameter another one, by `MAGNIFIED` at most; 1 where either is unknown."""
+    if diameter is None or math.isnan(usual):
+        return 1.0
+    return min(max(diameter / usual, MAGNIFIED[0]), MAGNIFIED[1])
 
 
 class Network(nn.Module):
@@ -132,32 +149,37 @@ class Model:
         inside, so that the clustering takes all pixels of objects, the surest centres first.
         """
         x = torch.from_numpy(normalize(image)).to(next(self.network.parameters()).device)
-        means, log_stds, logits = zip(*self._views(x), strict=True)
+        means, log_stds, logits = zip(*self._views(x, self._magnification(image)), strict=True)
         mean, log_std, maps = (torch.stack(parts).mean(0) for parts in (means, log_stds, logits))
         foreground, center = maps.sigmoid().unbind(1)
         inside = foreground > 0.5
         probabilities = torch.stack([(~inside).to(center), inside * foreground * center], 1)
         return GaussianEmbedding(mean, log_std), probabilities
 
-    def _views(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Means, ln σ and logits of the pixels, from the image and, if asked for, its mirror images."""
-        height, width = x.shape
-        bottom, right = -height % FACTOR, -width % FACTOR
+    def _magnification(self, image: Array) -> float:
+        """From the objects that are found in the image as it is."""
+        if self.settings.diameter is None:
+            return 1.0
+        plain = self.with_settings(replace(self.settings, diameter=None, flips=False))
+        label = plain.cluster(*plain.predict(image)).label + 1
+        return magnification(usual_diameter(label.cpu().numpy()), self.settings.diameter)
+
+    def _views(self, x: Tensor, factor: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Means, ln σ and logits of the pixels, from the magnified image and, if asked for, its mirror images."""
+        large = _resized(x[None], [round(n * factor) for n in x.shape])[0]
+        ratio = torch.tensor([n / m for n, m in zip(x.shape, large.shape, strict=True)], device=x.device)
         for flipped in product((False, True), repeat=2) if self.settings.flips else ((False, False),):
             axes = [axis for axis, flip in enumerate(flipped) if flip]
-            # Mirrored where it can be: less foreign than a black border.
-            mode = "reflect" if bottom < height and right < width else "constant"
-            padded = F.pad(x.flip(axes)[None, None], (0, right, 0, bottom), mode)
-            output = self.network(padded)
-            parts = []
-            for part in (*output.embedding, output.logits):
-                dense = output.dense(part)[0, :, :height, :width]  # (C, H, W)
-                parts.append(dense.flip([axis + 1 for axis in axes]).flatten(1).T)
-            mean, log_std, logits = parts
+            output = self.network(_padded(large.flip(axes)))
+            maps = [
+                output.dense(part)[0, :, : large.shape[0], : large.shape[1]].flip([axis + 1 for axis in axes])
+                for part in (*output.embedding, output.logits)
+            ]  # (C, H, W)
+            # Gaussians are taken from the nearest pixel: between two objects their mean is of neither.
+            mean, log_std = (_resized(part, x.shape, "nearest-exact").flatten(1).T.clone() for part in maps[:2])
             for axis in axes:  # the flipped image counts from its other end
-                mean = mean.clone()
-                mean[:, axis] = x.shape[axis] - 1 - mean[:, axis]
-            yield mean, log_std, logits
+                mean[:, axis] = large.shape[axis] - 1 - mean[:, axis]
+            yield (mean + 0.5) * ratio - 0.5, log_std + ratio.log(), _resized(maps[2], x.shape).flatten(1).T
 
     def cluster(self, embedding: GaussianEmbedding, probabilities: Tensor) -> Instances:
         """The objects in what :meth:`predict` gives."""
@@ -182,6 +204,21 @@ class Model:
             if s.join is not None:
                 found = refine_instances(embedding, probabilities, join_similar(found, s.join))
         return found.keep(found.size >= s.min_pixels)
+
+
+def _resized(x: Tensor, shape: Sequence[int], mode: str = "bilinear") -> Tensor:
+    """(C, H, W) of another height and width; smaller ones are smoothed first."""
+    if x.shape[1:] == tuple(shape):
+        return x
+    smooth = mode == "bilinear"
+    return F.interpolate(x[None], tuple(shape), mode=mode, antialias=smooth)[0]
+
+
+def _padded(x: Tensor) -> Tensor:
+    """(1, 1, H, W) of an image (H, W), to multiples of 16; mirrored where it can be, less foreign than black."""
+    bottom, right = (-n % FACTOR for n in x.shape)
+    mode = "reflect" if bottom < x.shape[0] and right < x.shape[1] else "constant"
+    return F.pad(x[None, None], (0, right, 0, bottom), mode)
 
 
 def join_similar(found: Instances, threshold: float) -> Instances:

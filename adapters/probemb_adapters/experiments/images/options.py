@@ -30,6 +30,8 @@ class Settings(TrainingSettings):
     """pixels of a side in training, a multiple of 16"""
     epoch_crops: int = 1200
     """crops that are drawn an epoch"""
+    diameters: tuple[float, float] = (8.0, 48.0)
+    """in training, images are magnified so that their usual object is between so many pixels across"""
     # Fitted on validation.
     threshold: float = 0.35
     """least similarity of a pixel with the seed of its object"""
@@ -41,6 +43,8 @@ class Settings(TrainingSettings):
     """members decide on the objects once more"""
     join: float | None = None
     """least similarity of two objects, as a whole, to become one; None: none do"""
+    diameter: float | None = None
+    """in prediction, images are magnified so that their usual object is so many pixels across; None: as they are"""
     flips: bool = True
     """predict the mean over the image and its mirror images: four times as long"""
 

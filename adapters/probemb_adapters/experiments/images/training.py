@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from probemb_adapters.experiments.images.model import CENTER, FOREGROUND, Model, Network
+from probemb_adapters.experiments.images.model import CENTER, FOREGROUND, Model, Network, magnification, usual_diameter
 from probemb_adapters.experiments.images.options import Options, Settings
 from probemb_adapters.experiments.run import learning_rate_schedule, run_epochs, seeded_loader, start_from
 from probemb_adapters.images import LabelledImage, normalize
@@ -27,7 +28,6 @@ from probemb_adapters.training.options import chosen
 from probemb_lib import (
     HeadOutput,
     LearnableMarginLoss,
-    MarginOutput,
     ProbabilisticEmbeddingLoss,
     SeedMSELoss,
     dense_targets,
@@ -46,24 +46,33 @@ class Crops(NamedTuple):
 
 
 class AugmentedCrops(Dataset[tuple[Tensor, Tensor]]):
-    """One random crop of each image, warped, turned and of another exposure."""
+    """One random crop of each image, magnified, warped, turned and of another exposure.
 
-    def __init__(self, images: Sequence[LabelledImage], size: int) -> None:
-        self.size = size
+    Args:
+        size: of the crops, in pixels.
+        diameters: least and greatest that the usual object of the image has in the crop, even in the logarithm; by at
+            most ``MAGNIFIED`` from what the image has.
+    """
+
+    def __init__(self, images: Sequence[LabelledImage], size: int, diameters: tuple[float, float]) -> None:
+        self.size, self.diameters = size, diameters
         self.images = [
             (torch.from_numpy(normalize(image.image)), torch.from_numpy(image.label.astype("int64")))
             for image in images
             if image.label is not None
         ]
+        self.usual = [usual_diameter(label.numpy()) for _, label in self.images]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        pair = random_crop(*self.images[index], self.size)
-        image, label = random_quarter_turn(*random_flips(*pair))
-        if torch.rand(()) < 0.5:
-            image, label = random_warp(image, label)
+        low, high = (math.log(d) for d in self.diameters)
+        factor = magnification(self.usual[index], math.exp(low + (high - low) * float(torch.rand(()))))
+        # As much of the image as the crop shows after it is magnified.
+        size = min(round(self.size / factor), 2 * min(self.images[index][0].shape) - 1)
+        image, label = random_quarter_turn(*random_flips(*random_crop(*self.images[index], size)))
+        image, label = random_warp(image, label, scale=(factor, factor), size=self.size)
         return random_intensity(image), label
 
 
@@ -90,10 +99,7 @@ class PixelObjective(nn.Module):
         instance, semantic = dense_targets(crops.label, output.shape)
         index = index_instances(instance, output.batch)
         center = _one_column(output.logits, CENTER)
-        if isinstance(output.packed, MarginOutput):
-            terms = self.instances(MarginOutput(output.embedding, center), index, semantic, output.batch)
-        else:
-            terms = self.instances(HeadOutput(output.embedding, center), index, semantic, output.batch)
+        terms = self.instances(HeadOutput(output.embedding, center), index, semantic, output.batch)
         foreground = foreground_loss(output.logits[:, FOREGROUND], (semantic > 0).to(output.logits))
         return {**terms, "foreground": foreground, "loss": terms["loss"] + foreground}
 
@@ -124,7 +130,7 @@ def train_model(
     model: Model, images: Sequence[LabelledImage], objective: nn.Module, options: Options, fabric: Fabric
 ) -> list[dict[str, float]]:
     """Train the model's network in place; the mean of each term in each epoch."""
-    data = AugmentedCrops(images, options.crop)
+    data = AugmentedCrops(images, options.crop, options.diameters)
     loader = seeded_loader(data, options, fabric, draws=options.epoch_crops, collate=collate)
     epochs, rate = chosen(options.epochs), chosen(options.learning_rate)
     optimizer = torch.optim.AdamW(model.network.parameters(), rate, weight_decay=1e-4)
