@@ -1,12 +1,8 @@
-"""What the readers of all formats share: missing libraries, damaged files, and headers that claim too much."""
+"""What the readers of all formats share: missing libraries, and headers that claim too much."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from probemb_adapters.files import what_instead
 
 
 def missing(path: Path, library: str, extra: str, error: ImportError) -> ImportError:
@@ -15,26 +11,6 @@ def missing(path: Path, library: str, extra: str, error: ImportError) -> ImportE
         f'{path}: reading {path.suffix} files needs {library} ({error}): pip install -e ".[{extra}]" in the clone of '
         f"probemb_lib, or pip install {library}"
     )
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """A block that reads a file: whatever a library raises on it is a ValueError that names the file.
-
-    ImportError passes, and so do our own errors, which begin with the path.
-    """
-    try:
-        instead = what_instead(path)
-        if instead is not None:
-            raise ValueError(f"{path} is {instead}: expected a {path.suffix} file")
-        yield
-    except Exception as error:  # zlib.error, KeyError, OverflowError, RuntimeError …: each library has its own
-        if isinstance(error, ImportError) or str(error).startswith(str(path)):
-            raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"{path} is no readable {path.suffix.lstrip('.')} file ({reason}): damaged or truncated?"
-        ) from error
 
 
 def check_claim(path: Path, points: int, needed: int, *, packing: int = 1, what: str = "points") -> None:

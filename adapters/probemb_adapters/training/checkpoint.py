@@ -1,15 +1,18 @@
 """Weights and the state of a training as safetensors, which are complete or not there.
 
-Safetensors hold tensors and text, no code, so a checkpoint from elsewhere can be opened without risk.
+Safetensors hold tensors and text, no code, so a checkpoint from elsewhere can be opened without risk. A SHA-256 of all
+tensors and of the text stands beside them: weights of which a bit has flipped load as well as any other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from probemb_adapters.files import replaced_file, what_instead
@@ -21,6 +24,7 @@ except ImportError as error:
     raise ImportError(f'checkpoints need safetensors ({error}): pip install "probemb-lib[train]"') from error
 
 _TENSOR = "tensor:"  # in the text, stands for a tensor of the file
+_DIGEST = "sha256"
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -37,7 +41,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_describe(dict(state), "", tensors))
     with replaced_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"state": text})
+        save_file(tensors, temporary, metadata={"state": text, _DIGEST: _digest(text, tensors)})
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a safetensors file, truncated, or not written by this library.
+        ValueError: not a safetensors file, truncated, damaged, or not written by this library.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,6 +65,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no readable safetensors file ({error}): truncated or of another kind?") from error
     if "state" not in metadata:
         raise ValueError(f"{path} has no description of its state: expected a checkpoint of this library's training")
+    if metadata.get(_DIGEST, "") not in ("", _digest(metadata["state"], tensors)):  # older files have none
+        raise ValueError(f"{path} is damaged: its {_DIGEST} is not that of its content; take another copy of it")
     state: dict[str, Any] = _restore(json.loads(metadata["state"]), tensors)
     return state
 
@@ -76,6 +82,15 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any]) -> None:
     """
     own = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[2] == "_extra_state"}
     network.load_state_dict({**own, **weights})
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _describe(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
