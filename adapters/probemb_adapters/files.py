@@ -184,6 +184,23 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_claim(path: Path, points: int, needed: int, *, packing: int = 1, what: str = "points") -> None:
+    """Refuse a header that claims more than the file can hold, before memory is taken.
+
+    Args:
+        needed: bytes of the points, at least.
+        packing: how many times smaller compression may make them.
+
+    Raises:
+        ValueError: the file is too small.
+    """
+    size = path.stat().st_size
+    if needed > size * packing:
+        raise ValueError(
+            f"{path}: the header claims {points} {what}, {needed} bytes, but the file has {size}: damaged or truncated?"
+        )
+
+
 def commit_of(folder: str | Path) -> str | None:
     """The commit of a clone, with "-dirty" where files changed; None outside of one, or without git."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]

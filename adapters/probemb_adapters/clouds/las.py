@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
-from probemb_adapters.clouds.formats import check_claim, missing
+from probemb_adapters.clouds.formats import missing
+from probemb_adapters.files import check_claim
 
 _PACKING = 10_000  # equal points take next to nothing in a laz file
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probemb_adapters.files import readable, replaced_file
+from probemb_adapters.files import check_claim, readable, replaced_file
 from probemb_adapters.images.pairs import Array, LabelledImage
 
 try:
@@ -26,6 +26,7 @@ except ImportError as error:
     raise ImportError(f'images need imageio and tifffile ({error}): pip install "probemb-lib[images]"') from error
 
 TIFF = (".tif", ".tiff")
+_PACKING = 10_000  # of an image of one colour, at most
 ENDINGS = (*TIFF, ".png", ".npy", ".jpg", ".jpeg", ".bmp")
 
 
@@ -127,6 +128,7 @@ def _read(path: Path, channel: int | None) -> tuple[Array, str]:
         if ending in TIFF:
             with tifffile.TiffFile(path) as file:
                 series = file.series[0]
+                check_claim(path, series.size, series.nbytes, packing=_PACKING, what="pixels")
                 return series.asarray(), series.axes
         if ending == ".npy":
             image: Array = np.load(path, mmap_mode="r", allow_pickle=False)  # claims beyond the file are refused

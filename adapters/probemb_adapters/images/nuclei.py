@@ -95,6 +95,8 @@ def read_split(path: str | Path, column: str = "split") -> dict[str, str]:
         raise FileNotFoundError(f"{path} is missing: expected a CSV file with the columns name and {column}")
     with readable(path), path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    if None in {key for row in rows for key in row} or None in {value for row in rows for value in row.values()}:
+        raise ValueError(f"{path}: expected as many values as columns in each row")
     if not rows or not {"name", column} <= rows[0].keys():
         got = ", ".join(rows[0]) if rows else "no row"
         raise ValueError(f"{path}: expected the columns name and {column}, got {got}")

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probemb_adapters.files import replaced_file, what_instead
+from probemb_adapters.files import readable, replaced_file
 
 try:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     from safetensors.torch import save_file
 except ImportError as error:
     raise ImportError(f'checkpoints need safetensors ({error}): pip install "probemb-lib[train]"') from error
@@ -54,20 +54,17 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a checkpoint that a training wrote")
-    instead = what_instead(path)
-    if instead is not None:
-        raise ValueError(f"{path} is {instead}: expected a checkpoint that a training wrote")
-    try:
+    with readable(path):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error}): truncated or of another kind?") from error
-    if "state" not in metadata:
-        raise ValueError(f"{path} has no description of its state: expected a checkpoint of this library's training")
-    if metadata.get(_DIGEST, "") not in ("", _digest(metadata["state"], tensors)):  # older files have none
-        raise ValueError(f"{path} is damaged: its {_DIGEST} is not that of its content; take another copy of it")
-    state: dict[str, Any] = _restore(json.loads(metadata["state"]), tensors)
+        if "state" not in metadata:
+            raise ValueError(
+                f"{path} has no description of its state: expected a checkpoint of this library's training"
+            )
+        if metadata.get(_DIGEST, "") not in ("", _digest(metadata["state"], tensors)):  # older files have none
+            raise ValueError(f"{path} is damaged: its {_DIGEST} is not that of its content; take another copy of it")
+        state: dict[str, Any] = _restore(json.loads(metadata["state"]), tensors)
     return state
 
 
