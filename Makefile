@@ -6,6 +6,7 @@
 # make bench-quick  the same in small sizes, two minutes
 # make gpu          everything that has a CUDA path, on a real GPU: tests and timings, four minutes; PY=python3 installs nothing
 # make versions     the core's tests on the oldest torch that is declared and on the newest: some gigabytes, once
+# make fuzz         10,000 damaged files of each format that is read: half an hour; SEED=1 draws others
 # make docs         the pages as HTML
 # make clean        remove the environment, caches and results
 #
@@ -24,7 +25,7 @@ comma := ,
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test minkowski check bench bench-quick gpu versions docs clean
+.PHONY: help demo test minkowski check bench bench-quick gpu versions fuzz docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -80,6 +81,14 @@ versions:
 		PYTHONPATH=$(CURDIR):$(CURDIR)/adapters $$folder/bin/python -m pytest -q -p no:cacheprovider tests/core \
 			$(foreach file,$(wildcard tests/core/test_triton*.py) tests/core/test_objective_twins.py,--ignore=$(file)) $(ARGS) || exit 1; \
 	done
+
+DAMAGES ?= 10000
+SEED ?= 0
+fuzz: export DAMAGE_SEED := $(SEED)
+fuzz: export DAMAGES := $(DAMAGES)
+fuzz: $(VENV)/.dev
+	@echo "== $(DAMAGES) damaged files of each format"
+	$(PY) -m pytest -q -n 2 --dist worksteal tests/adapters/test_damaged_files.py $(ARGS)
 
 docs: $(VENV)/.docs
 	@echo "== Building the pages"

@@ -13,8 +13,10 @@ class GaussianEmbedding(NamedTuple):
 
     Attributes:
         mean: μ, shape (N, D), in the unit of the positions.
-        log_std: ln σ, shape (N, D), or (N, 1) where one σ serves all dimensions (isotropic). In float32 σ² is a
-            number for |ln σ| < 40; what is computed from larger ones is infinite or NaN.
+        log_std: ln σ, shape (N, D), or (N, 1) where one σ serves all dimensions (isotropic).
+
+    Losses and their gradients are finite for |ln σ| ≤ 35 and |μ| ≤ 10³ in float32, and for |ln σ| ≤ 300 and
+    |μ| ≤ 10⁹ in float64: beyond, σ² or (Δ/σ)² need not be a number.
 
     >>> x = GaussianEmbedding(torch.zeros(5, 3), torch.zeros(5, 1))
     >>> x.dim, x.select(torch.tensor([0, 2])).mean.shape

@@ -197,7 +197,10 @@ class Head(nn.Module):
         """What each branch makes of the features, (N, its width). Their first layers are one product, which reads the
         features once and adds up one gradient for them."""
         if features.shape[0] == 0:  # batch norm's running statistics would become NaN
-            tied = sum(parameter.flatten()[:0].sum() for layers in branches for parameter in layers.parameters())
+            # A process whose share is empty still owes the others a gradient, 0, of every parameter up to the input.
+            tied = features.sum()
+            for parameter in (parameter for layers in branches for parameter in layers.parameters()):
+                tied = tied + parameter.flatten()[:0].sum()
             return [at_least_float32(features.new_zeros((0, _linear(b, -1).out_features)) + tied) for b in branches]
         first = [_linear(layers, 0) for layers in branches]
         products = nn.functional.linear(

@@ -2,7 +2,7 @@
 
 A file is written beside its place under a temporary name, flushed to the disk and then renamed, which the system does
 at once: whenever the process dies, the place holds the old file or the new one. A folder of generated data is written
-beside its place, too, and its manifest says what it was made from::
+beside its place, too, and its manifest says what it was made from and the files' checksums::
 
     report = read_manifest(root, made_from, Report)
     if report is None:
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,10 +103,10 @@ def replaced_folder(root: str | Path, parts: Sequence[str | Path] = ()) -> Itera
 def write_manifest(
     root: Path, made_from: Mapping[str, Any], report: Mapping[str, Any], at: str | Path = MANIFEST
 ) -> None:
-    """Say in ``root``, in its file ``at``, what the files were made from, their sizes, and what is reported of them."""
+    """Say in ``root``, in its file ``at``, what the files were made from, their checksums, and what is reported."""
     manifest = {
         **made_from,
-        "files": {p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(root.rglob("*")) if p.is_file()},
+        "files": {p.relative_to(root).as_posix(): _checksum(p) for p in sorted(root.rglob("*")) if p.is_file()},
         "report": dict(report),
     }
     (root / at).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -121,11 +122,20 @@ def read_manifest(
     try:
         manifest = json.loads((root / at).read_text(encoding="utf-8"))
         current = all(manifest[name] == value for name, value in made_from.items())
-        if not current or any((root / f).stat().st_size != size for f, size in manifest["files"].items()):
+        if not current or any(_checksum(root / f) != checksum for f, checksum in manifest["files"].items()):
             return None
         return report(manifest["report"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing, cut off or of another making
         return None
+
+
+def _checksum(path: Path) -> str:
+    """CRC-32 of a file: a gigabyte takes about a second."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
 
 
 def may_replace(root: Path) -> bool:
@@ -157,6 +167,53 @@ def missing_extra(what: str, extra: str, error: ImportError) -> ImportError:
         f'{what} ({error}): pip install -e ".[{extra}]" in the clone of probemb_lib, or pip install '
         f'"FILE.whl[{extra}]" of its wheel'
     )
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """A block that reads a file: whatever a library raises on it is a ValueError that names the file.
+
+    ImportError passes, and so do our own errors, which begin with the path.
+
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.npz"
+    ...     _ = path.write_bytes(b"PK")
+    ...     try:
+    ...         with readable(path):
+    ...             raise KeyError("pos")
+    ...     except ValueError as error:
+    ...         print(str(error).replace(folder, "")[1:])
+    a.npz is no readable npz file ('pos'): damaged or truncated?
+    """
+    try:
+        instead = what_instead(path)
+        if instead is not None:
+            raise ValueError(f"{path} is {instead}: expected a {path.suffix} file")
+        yield
+    except Exception as error:  # zlib.error, KeyError, OverflowError, RuntimeError …: each library has its own
+        if isinstance(error, ImportError) or str(error).startswith(str(path)):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{path} is no readable {path.suffix.lstrip('.')} file ({reason}): damaged or truncated?"
+        ) from error
+
+
+def check_claim(path: Path, points: int, needed: int, *, packing: int = 1, what: str = "points") -> None:
+    """Refuse a header that claims more than the file can hold, before memory is taken.
+
+    Args:
+        needed: bytes of the points, at least.
+        packing: how many times smaller compression may make them.
+
+    Raises:
+        ValueError: the file is too small.
+    """
+    size = path.stat().st_size
+    if needed > size * packing:
+        raise ValueError(
+            f"{path}: the header claims {points} {what}, {needed} bytes, but the file has {size}: damaged or truncated?"
+        )
 
 
 def commit_of(folder: str | Path) -> str | None:

@@ -122,7 +122,7 @@ class ScoreTargets(NamedTuple):
     """What the score maps of N points should show.
 
     Attributes:
-        logits: (N, L), float32 or better.
+        logits: (N, L), float32 or better; 0 where a point is not counted.
         target: (N,) class of the point's instance; ``background`` where it has none; −1 where nothing is asked.
         counted: (N,) bool, the point is ignored neither as instance nor as class.
         instances: their index.
@@ -186,7 +186,8 @@ def score_targets(
     of_others = NO_INSTANCE if background is None else background
     own_class = torch.nn.functional.pad(classes, (0, 1), value=of_others)[index.index]  # −1 reads the last
     target = own_class.masked_fill(~counted, NO_INSTANCE)
-    return ScoreTargets(at_least_float32(logits), target, counted, index, background)
+    logits = at_least_float32(logits).masked_fill(~counted[:, None], 0)  # a NaN there must not reach the gradients
+    return ScoreTargets(logits, target, counted, index, background)
 
 
 def targets_and_similarity(

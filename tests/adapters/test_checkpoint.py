@@ -140,3 +140,36 @@ def test_killed_at_any_moment_the_file_is_whole(tmp_path: Path) -> None:
         for left in tmp_path.glob(".*.tmp"):
             left.unlink()
     assert interrupted > 0  # some were killed in the middle of writing
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    state = {
+        "weights": torch.arange(6, dtype=torch.bfloat16),
+        "step": torch.tensor(7),
+        "none": torch.zeros(0),
+        "lr": 0.1,
+    }
+    save_checkpoint(path, state)
+    whole = path.read_bytes()
+    found = 0
+    for at in range(len(whole)):
+        broken = bytearray(whole)
+        broken[at] ^= 1 << at % 8
+        path.write_bytes(broken)
+        try:
+            loaded = load_checkpoint(path)
+        except ValueError:
+            found += 1
+        else:
+            assert loaded.keys() == state.keys()
+            assert all(torch.equal(torch.as_tensor(loaded[key]), torch.as_tensor(state[key])) for key in state)
+    assert found > 0.9 * len(whole)
+    path.write_bytes(whole[:-1] + b"\x55")
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged: its sha256 is not that of its content"):
+        load_checkpoint(path)
+
+
+def test_files_without_a_checksum_are_read(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "old.safetensors", metadata={"state": '{"dict": [["w", "tensor:w"]]}'})
+    assert torch.equal(load_checkpoint(tmp_path / "old.safetensors")["w"], torch.ones(2))

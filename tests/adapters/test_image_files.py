@@ -74,7 +74,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png")
     for name in ("a.png", "a.tif", "a.npy"):
         (tmp_path / name).write_bytes(b"nothing")
-        with pytest.raises(ValueError, match=f"{name}: not a readable"):
+        with pytest.raises(ValueError, match=f"{name} is no readable"):
             read_image(tmp_path / name)
     (tmp_path / "a.txt").write_text("nothing")
     with pytest.raises(ValueError, match=r"expected one of \.tif"):

@@ -11,7 +11,8 @@ from zipfile import ZipFile
 import numpy as np
 
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
-from probemb_adapters.clouds.formats import check_claim, missing
+from probemb_adapters.clouds.formats import missing
+from probemb_adapters.files import check_claim
 
 POSITION_NAMES = ("pos", "pts", "points", "xyz", "positions", "coord", "coords")
 """Names of an array of positions in npz and h5 files, the first that is there counts."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from probemb_adapters.clouds.cloud import Stored
-from probemb_adapters.clouds.formats import check_claim, missing
+from probemb_adapters.clouds.formats import missing
+from probemb_adapters.files import check_claim
 
 _PACKING = 100  # a coordinate of few values takes few bits
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
-from probemb_adapters.clouds.formats import check_claim, missing
+from probemb_adapters.clouds.formats import missing
+from probemb_adapters.files import check_claim
 
 _PACKING = 10_000  # equal points take next to nothing in a laz file
 
@@ -25,6 +26,8 @@ def read_las(path: Path) -> list[Stored]:
         packing = _PACKING if header.are_points_compressed else 1
         start = 0 if header.are_points_compressed else header.offset_to_point_data
         check_claim(path, header.point_count, start + header.point_count * header.point_format.size, packing=packing)
+        if header.are_points_compressed:
+            _check_chunks(path, header.offset_to_point_data)
         las = file.read()
     names = [name for name in las.point_format.dimension_names if name not in ("X", "Y", "Z")]
     return [Stored(np.asarray(las.xyz), {name: np.asarray(las[name]) for name in names}, las)]
@@ -53,6 +56,19 @@ def _check_records(path: Path) -> None:
         if len(start) >= place + struct.calcsize(form):
             (records,) = struct.unpack_from(form, start, place)
             check_claim(path, records, records * each, what="records")
+
+
+def _check_chunks(path: Path, start: int) -> None:
+    """The chunks that a laz file's table claims fit into it: the library would take memory for them, and abort."""
+    with path.open("rb") as file:
+        file.seek(start)
+        (table,) = struct.unpack("<q", file.read(8))
+        if table == -1:  # written by a stream, which could not go back: it stands at the end
+            file.seek(-8, 2)
+            (table,) = struct.unpack("<q", file.read(8))
+        file.seek(table + 4)  # behind its version
+        (chunks,) = struct.unpack("<I", file.read(4))
+    check_claim(path, chunks, chunks, what="chunks")
 
 
 def _laspy(path: Path) -> Any:

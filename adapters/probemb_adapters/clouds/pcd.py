@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from probemb_adapters.clouds.cloud import Array, Stored
-from probemb_adapters.clouds.formats import check_claim, missing
+from probemb_adapters.clouds.formats import missing
+from probemb_adapters.files import check_claim
 
 _PACKING = 100  # of LZF, at most 264 bytes in 3
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
-from probemb_adapters.clouds.formats import check_claim, missing
+from probemb_adapters.clouds.formats import missing
+from probemb_adapters.files import check_claim
 
 _BYTES = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),

@@ -13,7 +13,6 @@ from probemb_adapters.clouds.arrays import POSITION_NAMES, read_h5, read_npy, re
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
 from probemb_adapters.clouds.coordinates import check_range, warn_of_strays
 from probemb_adapters.clouds.e57 import read_e57
-from probemb_adapters.clouds.formats import readable
 from probemb_adapters.clouds.las import read_las
 from probemb_adapters.clouds.pcd import read_pcd
 from probemb_adapters.clouds.ply import read_ply
@@ -26,6 +25,7 @@ from probemb_adapters.clouds.properties import (
     find_normals,
 )
 from probemb_adapters.clouds.text import read_text
+from probemb_adapters.files import readable
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.positions import check_digits
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probemb_adapters.files import missing_extra, replaced_file
+from probemb_adapters.files import check_claim, missing_extra, readable, replaced_file
 from probemb_adapters.images.pairs import Array, LabelledImage
 
 try:
@@ -26,6 +26,7 @@ except ImportError as error:
     raise missing_extra("images need imageio and tifffile", "images", error) from error
 
 TIFF = (".tif", ".tiff")
+_PACKING = 10_000  # of an image of one colour, at most
 ENDINGS = (*TIFF, ".png", ".npy", ".jpg", ".jpeg", ".bmp")
 
 
@@ -123,19 +124,19 @@ def write_labels(path: str | Path, label: Array) -> None:
 def _read(path: Path, channel: int | None) -> tuple[Array, str]:
     """The array and a letter for each of its axes: C or S for channels."""
     ending = path.suffix.lower()
-    try:
+    with readable(path):
         if ending in TIFF:
             with tifffile.TiffFile(path) as file:
                 series = file.series[0]
+                check_claim(path, series.size, series.nbytes, packing=_PACKING, what="pixels")
                 return series.asarray(), series.axes
         if ending == ".npy":
-            image: Array = np.load(path)
+            image: Array = np.load(path, mmap_mode="r", allow_pickle=False)  # claims beyond the file are refused
+            image = np.array(image)
             return image, "?" * (image.ndim - 1) + "S" if channel is not None and image.ndim > 2 else "?" * image.ndim
         if ending in ENDINGS:
             image = np.asarray(imageio.imread(path, plugin="pillow"))
             return image, "??S" if image.ndim == 3 else "?" * image.ndim
-    except (OSError, EOFError, ValueError, IndexError, SyntaxError, tifffile.TiffFileError) as error:
-        raise ValueError(f"{path}: not a readable {ending} file ({error})") from error
     raise ValueError(f"{path}: expected one of {', '.join(ENDINGS)}")
 
 

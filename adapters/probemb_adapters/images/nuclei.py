@@ -10,14 +10,13 @@ A split is a CSV file with the columns `name` and `split` beside it; further col
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from probemb_adapters.files import replaced_file
-from probemb_adapters.images.pairs import LabelledImage
+from probemb_adapters.files import readable, replaced_file
+from probemb_adapters.images.pairs import Array, LabelledImage
 
 _ARRAYS = ("image", "label", "shape", "ptr", "name")
 
@@ -39,14 +38,15 @@ def read_nuclei(path: str | Path) -> list[LabelledImage]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected an npz file with {', '.join(_ARRAYS)}")
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in _ARRAYS if name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: expected an npz file with {', '.join(_ARRAYS)}, got {error}") from error
+    with readable(path), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in _ARRAYS if name in file.files}
     if missing := [name for name in _ARRAYS if name not in arrays]:
         raise ValueError(f"{path}: expected the arrays {', '.join(_ARRAYS)}, got none of {', '.join(missing)}")
-    image, label, shape, ptr, name = (arrays[key] for key in _ARRAYS)
+    with readable(path):
+        return _images(path, *(arrays[key] for key in _ARRAYS))
+
+
+def _images(path: Path, image: Array, label: Array, shape: Array, ptr: Array, name: Array) -> list[LabelledImage]:
     pixels = shape.astype(np.int64).prod(axis=-1)
     if shape.shape != (len(name), 2) or not np.array_equal(ptr, np.concatenate([[0], pixels.cumsum()])):
         raise ValueError(f"{path}: expected ptr to begin with 0 and grow by the {len(name)} products of shape (n, 2)")
@@ -93,8 +93,10 @@ def read_split(path: str | Path, column: str = "split") -> dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a CSV file with the columns name and {column}")
-    with path.open(newline="", encoding="utf-8") as file:
+    with readable(path), path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    if None in {key for row in rows for key in row} or None in {value for row in rows for value in row.values()}:
+        raise ValueError(f"{path}: expected as many values as columns in each row")
     if not rows or not {"name", column} <= rows[0].keys():
         got = ", ".join(rows[0]) if rows else "no row"
         raise ValueError(f"{path}: expected the columns name and {column}, got {got}")

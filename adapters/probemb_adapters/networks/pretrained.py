@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,7 +123,9 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"{path} is {instead}: expected a checkpoint of torch.save or a .safetensors file")
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except ImportError:
+        raise
+    except Exception as error:  # RuntimeError, EOFError, UnpicklingError, IndexError …: damage has many names
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({reason}): expected tensors and plain values alone; where you "

@@ -36,7 +36,9 @@ def open_h5(path: Path, reading: str = "") -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
+    except Exception as error:  # beside OSError, h5py has a TypeError or RuntimeError for some damages
+        if str(error).startswith(str(path)):
+            raise
         fault = (
             f"{path}, {reading} cannot be read" if reading else f"{path} is no readable HDF5 file, perhaps truncated"
         )

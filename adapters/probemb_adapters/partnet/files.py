@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from probemb_adapters.files import readable
 from probemb_adapters.partnet._h5 import Array
 
 
@@ -49,7 +50,7 @@ def read_classes(root: str | Path, category: str, level: int) -> tuple[str, ...]
 
     Raises:
         FileNotFoundError: the level has no file; the message lists the levels of the category.
-        ValueError: a line has no part path, a path stands twice, or the file is empty.
+        ValueError: ids do not count from 1, a line has no part path, a path stands twice, or the file is empty.
     """
     path = level_file(root, category, level)
     folder = path.parent
@@ -57,13 +58,19 @@ def read_classes(root: str | Path, category: str, level: int) -> tuple[str, ...]
         found = sorted(p.stem.rpartition("-")[2] for p in folder.glob(f"{category}-level-*.txt"))
         has = f"{category} has level {', '.join(found)}" if found else f"{folder} has no level of {category}"
         raise FileNotFoundError(f"{path} is missing: {has}")
+    with readable(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
     classes: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         tokens = line.split()
         if not tokens:
             continue
-        if len(tokens) < 2:
-            raise ValueError(f"{path}, line {number}: expected 'id part_path sub_type', got {line!r}")
+        own_id = len(classes) + 1
+        if len(tokens) < 2 or tokens[0] != str(own_id):
+            raise ValueError(
+                f"{path}, line {number}: expected 'id part_path sub_type' with the id {own_id}, got {line!r}: copy it "
+                "from PartNet's stats again"
+            )
         if tokens[1] in classes:
             raise ValueError(f"{path}, line {number}: {tokens[1]} stands twice")
         classes.append(tokens[1])

@@ -210,7 +210,10 @@ def _read_mesh(path: Path) -> tuple[Array, Array]:
 
 def _read_alignment(path: Path) -> Array:
     """The (4, 4) matrix of a scene's txt; the identity where it has none."""
-    for line in _existing(path, " (or read with axis_align=False)").read_text(errors="replace").splitlines():
+    lines = _existing(path, " (or read with axis_align=False)").read_text(errors="replace").splitlines()
+    if not any("=" in line for line in lines):
+        raise ValueError(f"{path}: expected lines such as axisAlignment = ..., got none: unpack the scene again")
+    for line in lines:
         key, _, value = line.partition("=")
         if key.strip() == "axisAlignment":
             try:

@@ -1,26 +1,30 @@
 """Weights and the state of a training as safetensors, which are complete or not there.
 
-Safetensors hold tensors and text, no code, so a checkpoint from elsewhere can be opened without risk.
+Safetensors hold tensors and text, no code, so a checkpoint from elsewhere can be opened without risk. A SHA-256 of all
+tensors and of the text stands beside them: weights of which a bit has flipped load as well as any other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from probemb_adapters.files import missing_extra, replaced_file, what_instead
+from probemb_adapters.files import missing_extra, readable, replaced_file
 
 try:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     from safetensors.torch import save
 except ImportError as error:
     raise missing_extra("checkpoints need safetensors", "train", error) from error
 
 _TENSOR = "tensor:"  # in the text, stands for a tensor of the file
+_DIGEST = "sha256"
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -37,7 +41,8 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_describe(dict(state), "", tensors))
     with replaced_file(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"state": text}))  # save_file leaves files of its own when killed
+        # save_file leaves files of its own when killed
+        temporary.write_bytes(save(tensors, metadata={"state": text, _DIGEST: _digest(text, tensors)}))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -45,23 +50,22 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a safetensors file, truncated, or not written by this library.
+        ValueError: not a safetensors file, truncated, damaged, or not written by this library.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a checkpoint that a training wrote")
-    instead = what_instead(path)
-    if instead is not None:
-        raise ValueError(f"{path} is {instead}: expected a checkpoint that a training wrote")
-    try:
+    with readable(path):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error}): truncated or of another kind?") from error
-    if "state" not in metadata:
-        raise ValueError(f"{path} has no description of its state: expected a checkpoint of this library's training")
-    state: dict[str, Any] = _restore(json.loads(metadata["state"]), tensors)
+        if "state" not in metadata:
+            raise ValueError(
+                f"{path} has no description of its state: expected a checkpoint of this library's training"
+            )
+        if metadata.get(_DIGEST, "") not in ("", _digest(metadata["state"], tensors)):  # older files have none
+            raise ValueError(f"{path} is damaged: its {_DIGEST} is not that of its content; take another copy of it")
+        state: dict[str, Any] = _restore(json.loads(metadata["state"]), tensors)
     return state
 
 
@@ -76,6 +80,15 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any]) -> None:
     """
     own = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[2] == "_extra_state"}
     network.load_state_dict({**own, **weights})
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _describe(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
