@@ -170,8 +170,10 @@ def missing_extra(what: str, extra: str, error: ImportError) -> ImportError:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: Path, expected: str = "") -> Iterator[None]:
     """A block that reads a file: whatever a library raises on it is a ValueError that names the file.
+
+    Where something else lies there, it says what was ``expected``, by default a file of that ending.
 
     ImportError passes, and so do our own errors, which begin with the path.
 
@@ -188,7 +190,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         instead = what_instead(path)
         if instead is not None:
-            raise ValueError(f"{path} is {instead}: expected a {path.suffix} file")
+            raise ValueError(f"{path} is {instead}: expected {expected or f'a {path.suffix} file'}")
         yield
     except Exception as error:  # zlib.error, KeyError, OverflowError, RuntimeError …: each library has its own
         if isinstance(error, ImportError) or str(error).startswith(str(path)):
