@@ -21,7 +21,6 @@ import contextlib
 import csv
 import multiprocessing
 import os
-import pickle
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,7 +45,7 @@ from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiments.paper import read_paper
 from probemb_adapters.experiments.run import versions
-from probemb_adapters.files import commit_of, replaced_file
+from probemb_adapters.files import commit_of, readable, replaced_file
 from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import LAST, start_fabric
@@ -92,7 +91,7 @@ NUMBERS = (
     "validation part mAP",
     *(f"{kind} mAP {iou}" for kind, iou in product(("part", "shape"), IOUS)),
 )
-SHAPES, GROUPING = "shapes.pkl", "grouping.pkl"  # what was found in each test shape, with and without classes
+SHAPES, GROUPING = "shapes.npz", "grouping.npz"  # what was found in each test shape, with and without classes
 
 
 @dataclass
@@ -204,8 +203,7 @@ def measure(run: Run, study: Study, options: Options, threads: int) -> dict[str,
         except FloatingPointError as error:  # the loss was not finite
             print(error)
         else:
-            with replaced_file(folder / SHAPES) as temporary:  # which parts were found, for the intervals
-                temporary.write_bytes(pickle.dumps(evaluation.metric))
+            save_metric(folder / SHAPES, evaluation.metric)  # which parts were found, for the intervals
             for kind, values in evaluation.values().items():
                 numbers |= {f"{kind} {iou}": round(float(v), 3) for iou, v in zip(IOUS, values, strict=True)}
             numbers["threshold"] = evaluation.parameters["threshold"]
@@ -289,8 +287,7 @@ def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> 
     fixed = ROWS[run.row][0].get("threshold")
     with printed_into(folder / "log.txt"):
         tested = partnet.fit_and_test(f"{run.row} without classes", model, val, test, part_metric, fixed, fabric)
-    with replaced_file(folder / GROUPING) as temporary:
-        temporary.write_bytes(pickle.dumps(tested.metric))
+    save_metric(folder / GROUPING, tested.metric)
 
 
 # --- all of them
@@ -431,11 +428,22 @@ def paper_differences(reference: str, study: Study) -> dict[str, float]:
     return {model: round(v - large["reference_deterministic3d"], 1) for model, v in large.items()}
 
 
+def save_metric(path: Path, metric: PartNetAP) -> None:
+    with replaced_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, num_classes=metric.num_classes, **metric.state_dict())
+
+
+def load_metric(path: Path) -> PartNetAP:
+    with readable(path), np.load(path, allow_pickle=False) as file:
+        metric = PartNetAP(int(file["num_classes"]))
+        metric.load_state_dict(file)
+    return metric
+
+
 def load_metrics(row: str, seeds: Sequence[int], study: Study, options: Options) -> dict[tuple[str, int], PartNetAP]:
     """What the runs of a row found, by category and seed."""
     return {
-        (c, s): pickle.loads(found_file(Run(row, c, s), study, options).read_bytes())  # our own file
-        for c, s in product(study.categories, seeds)
+        (c, s): load_metric(found_file(Run(row, c, s), study, options)) for c, s in product(study.categories, seeds)
     }
 
 

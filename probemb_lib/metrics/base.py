@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-Record = TypeVar("Record")
+import numpy as np
+from numpy.typing import NDArray
+
+Record = TypeVar("Record", bound=tuple[Any, ...])  # a NamedTuple of arrays
 Own = TypeVar("Own", bound="Evaluator[Any]")
 
 
@@ -17,6 +20,7 @@ class Evaluator(Generic[Record]):
     A record holds a few numbers for each prediction and no masks, so evaluators are small and can be pickled.
     """
 
+    _record: ClassVar[type[Any]]  # its fields are joined along the last axis
     _cloud: ClassVar[str]  # what one update adds: a shape, a scene
     _settings: ClassVar[tuple[str, ...]]  # attributes that evaluators to be merged have in common
 
@@ -38,15 +42,9 @@ class Evaluator(Generic[Record]):
             TypeError: ``other`` is another kind of evaluator, or none.
             ValueError: its settings differ.
         """
-        name = type(self).__name__
         if not isinstance(other, type(self)):
-            raise TypeError(f"other: expected a {name}, got {type(other).__name__}")
-        mine, theirs = (tuple(getattr(x, setting) for setting in self._settings) for x in (self, other))
-        if mine != theirs:
-            raise ValueError(
-                f"other: expected ({', '.join(self._settings)}) = {mine}, got {theirs}; "
-                "merge only evaluators with equal settings"
-            )
+            raise TypeError(f"other: expected a {type(self).__name__}, got {type(other).__name__}")
+        self._check_settings("other", other._described(), "merge only evaluators with equal settings")
         self._records = self._records + other._records
 
     def subset(self: Own, rows: Sequence[int]) -> Own:
@@ -63,3 +61,47 @@ class Evaluator(Generic[Record]):
         result = copy.copy(self)
         result._records = [self._records[i] for i in rows]
         return result
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """All clouds as arrays of numbers, for ``np.savez``, and one of text, the settings.
+
+        >>> from probemb_lib.metrics import PartNetAP
+        >>> metric = PartNetAP(num_classes=2)
+        >>> metric.update(np.ones((1, 4), bool), [1], [0.9], np.zeros(4, int), [1])
+        >>> again = PartNetAP(num_classes=2)
+        >>> again.load_state_dict(metric.state_dict())
+        >>> again.compute()["part_map"]
+        array([1., 1., 1.])
+        """
+        state = {"settings": np.array(self._described()), "clouds": np.array(len(self))}
+        for name, parts in zip(self._record._fields, zip(*self._records, strict=True), strict=False):
+            state[name] = np.concatenate(parts, axis=-1)
+            state[f"{name}_ptr"] = np.cumsum([0, *(part.shape[-1] for part in parts)])
+        return state
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take the clouds of a :meth:`state_dict` in place of those so far; also an open npz file.
+
+        Raises:
+            ValueError: it is the state of an evaluator with other settings, or of none.
+        """
+        fields = self._record._fields
+        if "settings" not in state or "clouds" not in state:
+            raise ValueError(f"expected the state of a {type(self).__name__}, got {', '.join(state) or 'nothing'}")
+        self._check_settings("state", str(state["settings"]), "make the evaluator as it was made for the state")
+        clouds = int(state["clouds"])
+        columns = []
+        for name in fields if clouds else ():
+            if name not in state or len(state.get(f"{name}_ptr", ())) != clouds + 1:
+                raise ValueError(f"state: expected {name} of {clouds} {self._cloud}s")
+            columns.append(np.split(state[name], state[f"{name}_ptr"][1:-1], axis=-1))
+        self._records = [self._record(*parts) for parts in zip(*columns, strict=True)]
+
+    def _described(self) -> str:
+        """Its kind and settings, in words."""
+        settings = ", ".join(f"{name}={getattr(self, name)}" for name in self._settings)
+        return f"{type(self).__name__}({settings})"
+
+    def _check_settings(self, what: str, theirs: str, then: str) -> None:
+        if theirs != self._described():
+            raise ValueError(f"{what}: expected {self._described()}, got {theirs}; {then}")

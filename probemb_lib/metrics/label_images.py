@@ -62,6 +62,7 @@ class LabelImageAP(Evaluator[_Image]):
     array([1.        , 0.33333333])
     """
 
+    _record = _Image
     _cloud = "image"
     _settings = ("iou_thresholds",)
 

@@ -49,6 +49,7 @@ class PanopticQuality(Evaluator[_Image]):
     {'pq': 0.333, 'sq': 0.667, 'rq': 0.5}
     """
 
+    _record = _Image
     _cloud = "image"
     _settings = ("num_classes",)
 

@@ -77,6 +77,7 @@ class PartNetAP(Evaluator[_Shape]):
     0.505
     """
 
+    _record = _Shape
     _cloud = "shape"
     _settings = ("num_classes", "iou_thresholds")
 

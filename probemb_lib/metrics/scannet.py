@@ -102,6 +102,7 @@ class ScanNetAP(Evaluator[_Scene]):
     (0.5556, 1.0, 1.0)
     """
 
+    _record = _Scene
     _cloud = "scene"
     _settings = ("class_ids", "min_region_size")
 
