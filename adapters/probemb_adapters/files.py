@@ -13,8 +13,10 @@ beside its place, too, and its manifest says what it was made from and the files
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +27,36 @@ from typing import Any, TypeVar
 
 Report = TypeVar("Report")
 
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_NO_ROOM = re.compile(
+    "|".join([r"\d requested and \d+ written", *(rf"err(no =|or) {n}\b|{os.strerror(n)}" for n in _FULL)])
+)
+
 MANIFEST = "manifest.json"
 """Tells a complete folder of written data from a half one, and what it was written from."""
 
 LICENCES = "data/README.md and data/ATTRIBUTION.md of probemb_lib name every author and licence"
 """Goes into the manifest of what is made from this project's models."""
+
+
+class NoRoomError(OSError):
+    """A file or folder was not written, as the disk, the quota or the largest size of a file was reached."""
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Says of a full disk which file it kept from being written, in whatever words a library has for it."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if full or isinstance(error, NoRoomError) or _NO_ROOM.search(str(error)):
+            there = "what was there is as it was" if path.exists() else "nothing is left of it"
+            raise NoRoomError(
+                f"{path} was not written, and {there}: the disk or the quota is full, or a file may not be that large "
+                f"({str(error).splitlines()[-1]}); make room and run it again"
+            ) from error
+        raise
 
 
 @contextmanager
@@ -47,13 +74,14 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.touch()
-        usual = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(usual)  # safetensors leaves a file that others cannot read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
-        temporary.replace(path)
+        with room_for(path):
+            temporary.touch()
+            usual = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(usual)  # safetensors leaves a file that others cannot read
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -86,7 +114,8 @@ def replaced_folder(root: str | Path, parts: Sequence[str | Path] = ()) -> Itera
     with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
         new, old = Path(folder) / "new", Path(folder) / "old"
         new.mkdir()
-        yield new
+        with room_for(root):
+            yield new
         for part in parts or ("",):
             (root / part).parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -130,7 +130,10 @@ def test_options_must_be_chosen(missing: str, tmp_path: Path) -> None:
 def test_a_model_is_one_file(tmp_path: Path) -> None:
     network = nn.Linear(3, 2).train()
     made = Settings(threshold=0.35)
+    for name in ("metrics.json", "report.html", "notes.txt"):
+        (tmp_path / name).write_text("of an earlier model")
     path = save_model(tmp_path / "model.safetensors", network, ("part",), made)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.safetensors", "notes.txt"}
     assert load_checkpoint(path)["about"] == {**made.stored(), "halve_at": [0.1, 0.3]}
     loaded, classes, settings = load_model(path, Settings, lambda count, made: nn.Linear(made.width, count + 1))
     assert not loaded.training

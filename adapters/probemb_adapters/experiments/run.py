@@ -247,8 +247,16 @@ def _findings(batch: Any, num_classes: int | None, offset_scale: float | None) -
 # --- one file a model
 
 
+RESULTS = ("metrics.json", "metrics.csv", "report.html")
+
+
 def save_model(path: Path, network: nn.Module, classes: Sequence[str], settings: TrainingSettings) -> Path:
-    """Weights, names of the classes and settings, in one safetensors file."""
+    """Weights, names of the classes and settings, in one safetensors file.
+
+    Results of an earlier model in the folder go first: whenever the run ends, what lies there belongs together.
+    """
+    for name in RESULTS:
+        path.with_name(name).unlink(missing_ok=True)
     save_checkpoint(path, {"model": network.state_dict(), "classes": tuple(classes), "about": settings.stored()})
     return path
 

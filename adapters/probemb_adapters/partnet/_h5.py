@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from probemb_adapters.files import missing_extra
+from probemb_adapters.files import missing_extra, room_for
 
 try:
     import h5py
@@ -101,7 +101,7 @@ def new_files(folder: Path, pattern: str) -> Iterator[Path]:
     if found:
         raise FileExistsError(f"{found[0]} is there already: remove {folder / pattern}, or write into another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+    with room_for(folder / pattern), TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         yield Path(temporary)
         folder.mkdir(exist_ok=True)
         for path in sorted(Path(temporary).iterdir(), key=lambda p: (p.suffix == ".h5", p.name)):

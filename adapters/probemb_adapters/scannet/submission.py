@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data import Data
 
-from probemb_adapters.files import replaced_file
+from probemb_adapters.files import replaced_file, room_for
 from probemb_adapters.scannet.files import Array, check_scene_id
 from probemb_adapters.scannet.scenes import INSTANCE_CLASSES, INSTANCE_IDS, check_whole, evaluation_target
 from probemb_lib.metrics.inputs import as_numpy
@@ -118,7 +118,7 @@ def write_submission(folder: str | Path, predictions: Iterable[ScenePredictions]
             raise FileExistsError(f"{path} is there already: remove it, or write into another folder")
         (folder / MASKS).mkdir(parents=True, exist_ok=True)
         names = [f"{scene.scene_id}_{row:03}.txt" for row in range(len(masks))]
-        with TemporaryDirectory(dir=folder, prefix=f".{scene.scene_id}-") as temporary:
+        with room_for(path), TemporaryDirectory(dir=folder, prefix=f".{scene.scene_id}-") as temporary:
             for name, mask in zip(names, masks, strict=True):
                 (Path(temporary) / name).write_bytes(_encode(mask))
             for name in names:
