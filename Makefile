@@ -5,7 +5,7 @@
 # make bench        everything against what people use today: tables, a JSON file and a picture; a quarter of an hour
 # make bench-quick  the same in small sizes, two minutes
 # make gpu          everything that has a CUDA path, on a real GPU: tests and timings, four minutes; PY=python3 installs nothing
-# make versions     the core's tests on the oldest torch that is declared and on the newest: some gigabytes, once
+# make versions     the core's tests on the oldest Python, torch, numpy and scipy that are declared and on the newest
 # make fuzz         10,000 damaged files of each format that is read: half an hour; SEED=1 draws others
 # make docs         the pages as HTML
 # make clean        remove the environment, caches and results
@@ -25,7 +25,7 @@ comma := ,
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test minkowski check bench bench-quick gpu versions fuzz docs clean
+.PHONY: help demo test minkowski check bench bench-quick gpu versions version fuzz docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -70,17 +70,22 @@ gpu: $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.dev)
 		$$($(PY) -c 'import xdist; print("-n 8 --dist worksteal")' 2>/dev/null)
 	$(PY) benchmarks/gpu.py $(ARGS)
 
-# The oldest is the bound of pyproject.toml. Tests of Triton's kernels need a newer one, and run in "make test".
-VERSIONS ?= torch==2.6.0 torch
+# The oldest are the bounds of pyproject.toml. Tests of Triton's kernels need a newer torch, and run in "make test".
+OLDEST := torch==2.6.0 numpy==1.24.0 scipy==1.10.0
+NEWEST := torch numpy scipy
+NOT_IN_VERSIONS := $(wildcard tests/core/test_triton*.py) tests/core/test_objective_twins.py
+# A Python that is not there is left out, and said.
+find_python = $(if $(shell $(1) --version 2>/dev/null),$(1))
 versions:
-	@for torch in $(VERSIONS); do \
-		folder=.cache/versions/$$torch; \
-		echo "== The core's tests on $$torch, in $$folder"; \
-		test -x $$folder/bin/python || $(PYTHON) -m venv $$folder || exit 1; \
-		$$folder/bin/python -m pip install -q $$torch numpy scipy pytest hypothesis mpmath torchmetrics || exit 1; \
-		PYTHONPATH=$(CURDIR):$(CURDIR)/adapters $$folder/bin/python -m pytest -q -p no:cacheprovider tests/core \
-			$(foreach file,$(wildcard tests/core/test_triton*.py) tests/core/test_objective_twins.py,--ignore=$(file)) $(ARGS) || exit 1; \
-	done
+	@$(MAKE) --no-print-directory version NAME=oldest VERSION_PYTHON=$(or $(call find_python,python3.10),$(PYTHON)) PACKAGES="$(OLDEST)"
+	@$(MAKE) --no-print-directory version NAME=newest VERSION_PYTHON=$(or $(call find_python,python3.13),$(PYTHON)) PACKAGES="$(NEWEST)"
+
+version:
+	@echo "== The core's tests on $(PACKAGES), $$($(VERSION_PYTHON) --version), in .cache/versions/$(NAME)"
+	test -x .cache/versions/$(NAME)/bin/python || $(VERSION_PYTHON) -m venv .cache/versions/$(NAME)
+	.cache/versions/$(NAME)/bin/python -m pip install -q $(PACKAGES) pytest hypothesis mpmath torchmetrics
+	PYTHONPATH=$(CURDIR):$(CURDIR)/adapters .cache/versions/$(NAME)/bin/python -m pytest -q -p no:cacheprovider \
+		tests/core $(foreach file,$(NOT_IN_VERSIONS),--ignore=$(file)) $(ARGS)
 
 DAMAGES ?= 10000
 SEED ?= 0
