@@ -361,6 +361,29 @@ def test_labels_may_be_words(tmp_path: Path) -> None:
         read_clouds(tmp_path / "a.csv", semantic="layer", ignored=["pot"])
 
 
+def test_odd_headers(tmp_path: Path) -> None:
+    """Axes in any order and with units; what is written has the same first line and coordinates."""
+    (tmp_path / "a.csv").write_text(
+        "\ufeffHeight (m);Easting;Northing;Baum Nr.\n0,5;7;8;a\n1,5;9;8;b\n", encoding="utf-8"
+    )
+    (cloud,) = read_clouds(tmp_path / "a.csv", instance="Baum Nr.")
+    assert cloud.pos.tolist() == [[7, 8, 0.5], [9, 8, 1.5]]
+    assert cloud.instance.tolist() == [0, 1]
+    write_instances(tmp_path / "out", cloud, *found_by_hand(np.array([0, 0])), COLORS)
+    lines = (tmp_path / "out.csv").read_text(encoding="utf-8").split("\n")
+    assert lines[0].startswith("Height (m);Easting;Northing;Baum Nr.;instance")
+    assert lines[1].startswith("0.5;7.0;8.0;a;0")
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_unsigned_labels_that_were_negative(tmp_path: Path, dtype: Any) -> None:
+    labels = np.where(np.arange(N) < 9, -1, np.where(np.arange(N) < 12, -100, INSTANCE))
+    np.savez(tmp_path / "a.npz", pos=LOCAL, label=labels.astype(dtype))
+    (cloud,) = read_clouds(tmp_path / "a.npz")
+    np.testing.assert_array_equal(cloud.instance, labels)
+    assert f"label, instance: 12 points are -1 or -100 in {np.dtype(dtype)}, and taken for that" in cloud.notes
+
+
 def test_words_of_arrays(tmp_path: Path) -> None:
     """In npz and h5; words that are numbers are numbers; an array class_names names numbers."""
     tree = np.array(["12", "7", "", "12"] * 15)
@@ -573,7 +596,7 @@ def empty_e57(path: Path) -> None:
         ("a.pcd", some("x y z"), "the header claims 3 points, the file has 2"),
         ("a.e57", empty_e57, "expected a scan, got none"),
         ("a.txt", lambda p: p.write_text("# nothing\n\n"), "expected points, one a line, got none"),
-        ("a.csv", lambda p: p.write_text("east,north,z\n1,2,3\n"), "expected columns x, y, z, got east, north, z"),
+        ("a.csv", lambda p: p.write_text("lon,lat,z\n1,2,3\n"), "expected columns x, y, z, got lon, lat, z"),
         ("a.csv", lambda p: p.write_text("x,y,z\n1,2,3,4\n"), "expected 4 different names, one a column, got x, y, z"),
         ("a.csv", lambda p: p.write_text("x,y,z\n1,2,3\n1,2\n"), "is no readable csv file"),
         ("a.csv", lambda p: p.write_text("x,y,z\na,b,c\na,b,c\n"), "expected positions of numbers, got <U1"),

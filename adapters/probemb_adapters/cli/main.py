@@ -12,10 +12,18 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
 # isort: split
 
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from probemb_adapters.files import missing_extra
+
+
+def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning of the user's files is one line, too; those of libraries about themselves are none of the user's."""
+    if issubclass(category, UserWarning):
+        sys.stderr.write(f"probemb: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     command = cli(commands, prog="probemb", description=__doc__, args=arguments)
     try:
-        command.run()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            command.run()
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         raise SystemExit(f"probemb: {error}") from error

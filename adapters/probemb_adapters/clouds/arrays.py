@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from probemb_adapters.files import check_claim
 
 POSITION_NAMES = ("pos", "pts", "points", "xyz", "positions", "coord", "coords")
 """Names of an array of positions in npz and h5 files, the first that is there counts."""
+
+_AXES = tuple(
+    rf"(?:pos(?:ition)?|coord(?:inate)?)?[ _.:]*{axis}[ _.:]*(?:pos(?:ition)?|coord(?:inate)?|mm|cm|m)?|{word}"
+    for axis, word in (("x", "east(?:ing)?"), ("y", "north(?:ing)?"), ("z", "height|elevation|altitude"))
+)
 
 _PACKING = 1_032  # of deflate
 
@@ -89,7 +95,7 @@ def write_npz(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:
 
 
 def named_columns(path: Path, values: Sequence[Array], names: Sequence[str] | None, layout: Any = None) -> list[Stored]:
-    """A table whose columns have names, of which x, y, z are the positions, whatever their case.
+    """A table whose columns have names, of which :func:`axes_of` finds the positions.
 
     Without names the first three columns are, and the others are `column4`, `column5`, ….
     """
@@ -101,14 +107,34 @@ def named_columns(path: Path, values: Sequence[Array], names: Sequence[str] | No
             'columns=["x", "y", "z", "red", "green", "blue", "instance"]'
         )
     table = dict(zip(names, values, strict=True))
-    axes = {name.lower().strip(): name for name in names if name.lower().strip() in ("x", "y", "z")}
-    if len(axes) < 3:
+    axes = axes_of(names)
+    if not axes:
         raise ValueError(
-            f"{path}: expected columns x, y, z, got {', '.join(names)}: name them, such as "
+            f"{path}: expected columns x, y, z, got {', '.join(names)}: name them so in the file's first line, or by "
             'columns=["x", "y", "z", "instance"]'
         )
-    pos = np.stack([table.pop(axes[axis]) for axis in "xyz"], axis=1)
+    pos = np.stack([table.pop(axis) for axis in axes], axis=1)
     return [Stored(pos, table, layout)]
+
+
+def axes_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the columns x, y and z, in any case; else of those that say so with a unit, or as maps do.
+
+    >>> axes_of(["Tree", "Z", "Y", "X"]), axes_of(["X [mm]", "Y [mm]", "Z [mm]"]), axes_of(["x", "y"])
+    (('X', 'Y', 'Z'), ('X [mm]', 'Y [mm]', 'Z [mm]'), ())
+    >>> axes_of(["Northing", "Easting", "Height (m)"]), axes_of(["pos_x", "pos_y", "pos_z"])
+    (('Easting', 'Northing', 'Height (m)'), ('pos_x', 'pos_y', 'pos_z'))
+    """
+    for forms in (("x", "y", "z"), _AXES):
+        found = [[name for name in names if re.fullmatch(form, _bare(name))] for form in forms]
+        if all(len(of_axis) == 1 for of_axis in found):
+            return tuple(name for (name,) in found)
+    return ()
+
+
+def _bare(name: str) -> str:
+    """Without a unit in brackets."""
+    return re.sub(r"[\[(].*", "", name).strip().lower()
 
 
 def _clouds(path: Path, arrays: Mapping[str, Array], others: Sequence[str] = ()) -> list[Stored]:

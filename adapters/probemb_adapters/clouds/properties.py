@@ -12,12 +12,15 @@ from probemb_adapters.clouds.cloud import Array
 from probemb_lib.labels import IGNORED
 
 INSTANCE_NAMES = (
-    *("instance", "instance_id", "instance_label", "ins", "ins_label", "object", "object_id", "objectid"),
-    *("tree_id", "treeid", "plant_id", "original_cloud_index", "label"),
+    *("instance", "instances", "instance_id", "instance_ids", "instance_label", "instance_labels", "ins", "ins_label"),
+    *("object", "object_id", "objectid", "tree_id", "treeid", "plant_id", "original_cloud_index", "label", "labels"),
 )
 """Properties that are taken for instances, the first that is there, in any case, CloudCompare's `scalar_` aside."""
 
-SEMANTIC_NAMES = ("semantic", "semantic_label", "sem_label", "class", "class_id", "category", "classification")
+SEMANTIC_NAMES = (
+    *("semantic", "semantics", "semantic_label", "semantic_labels", "sem_label", "class", "classes", "class_id"),
+    *("category", "classification"),
+)
 """Properties that are taken for classes, the first that is there."""
 
 _COLOURS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
@@ -111,6 +114,8 @@ def find_labels(
         values, words = _numbered(values)
         empty = np.count_nonzero(values == IGNORED)
         note = f"{name}: {empty} points have no word, which is taken for not labelled" if empty else None
+    if values.dtype.kind == "u" and values.dtype.itemsize >= 4 and values.ndim == 1:
+        values, note = _unwrapped(values, name, kind)
     wrong = _wrong_labels(values)
     if wrong is None and given is None and _key(name) == "classification" and values.max(initial=0) <= _UNCLASSIFIED:
         return Labels(note=f"{name} not used as {kind}: no point is classified")
@@ -132,6 +137,14 @@ def _numbered(values: Array) -> tuple[Array, tuple[str, ...]]:
         return np.array([int(word or IGNORED) for word in words], dtype=np.int64)[place], ()
     empty = int(words[0] == "")
     return np.where(place < empty, IGNORED, place - empty), tuple(words[empty:].tolist())
+
+
+def _unwrapped(values: Array, name: str, kind: str) -> tuple[Array, str | None]:
+    """−1 and −100 where the type has no signs and 32 bits or more: no label is as large. With 8 or 16, one may be."""
+    signed = values.astype(np.int64) if values.dtype.itemsize > 4 else values.view(np.int32).astype(np.int64)
+    below = (signed == -1) | (signed == IGNORED)
+    note = f"{name}, {kind}: {np.count_nonzero(below)} points are -1 or -100 in {values.dtype}, and taken for that"
+    return np.where(below, signed, values.astype(np.int64)), note if below.any() else None
 
 
 def _wrong_labels(values: Array) -> str | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probemb_adapters.clouds.arrays import named_columns
+from probemb_adapters.clouds.arrays import axes_of, named_columns
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
 
 _PTS = {4: ("intensity",), 6: ("red", "green", "blue"), 7: ("intensity", "red", "green", "blue")}
@@ -73,8 +73,7 @@ def read_text(path: Path, columns: Sequence[str] | None) -> list[Stored]:
     if ending == ".pts":
         return [stored]
     order = ["x", "y", "z", *stored.properties] if names is None else names
-    axes = sorted((name for name in order if name not in stored.properties), key=str.lower)
-    return [stored._replace(layout=Layout(tuple(order), tuple(axes), delimiter or " ", prefix))]
+    return [stored._replace(layout=Layout(tuple(order), axes_of(order), delimiter or " ", prefix))]
 
 
 def write_text(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -84,7 +85,9 @@ def resolve(options: Options, clouds: int, most_points: int) -> Options:
     >>> options.points, options.batch_size, options.epochs
     (1500, 4, 16)
     """
-    options = with_defaults(options, {**PRESETS[options.preset], "schedule": "one-cycle"})
+    preset = PRESETS[options.preset]
+    workers = min(preset["workers"], (os.cpu_count() or 1) - 1)  # one is left for the training
+    options = with_defaults(options, {**preset, "workers": workers, "schedule": "one-cycle"})
     if options.steps is None or options.batch_size is None or options.points is None:
         raise TypeError("expected steps, batch_size and points in the preset")  # for the type checker
     least = (options.steps, 1), (options.batch_size, 1), (options.points, _POINTS)

@@ -34,6 +34,7 @@ from probemb_adapters.training import LAST
 from probemb_lib import Finding
 
 _LINES = 10  # of findings that a training prints
+_WAY = "Values that mean no instance are named by --background VALUE …; -100 is not labelled."
 
 
 def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
@@ -128,7 +129,7 @@ def run_check(
     """
     clouds = read_labelled(folder, instance, semantic, background)
     found = _findings(clouds)
-    lines = [*notes_of(clouds), *(f"{cloud.name}: {finding}" for cloud, finding in found)]
+    lines = [*notes_of(clouds), *(f"{cloud.name}: {finding}" for cloud, finding in found), *([_WAY] if found else [])]
     classes = class_values(clouds)
     told = _told(classes, class_names_of(clouds, classes))
     lines.append(f"{len(clouds)} clouds, {told}, {len(found)} findings")
@@ -153,7 +154,7 @@ def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
     lines = [f"{cloud.name}: {finding}" for cloud, finding in found]
     if len(lines) > _LINES:
         lines = [*lines[:_LINES], f"{len(lines) - _LINES} more: probemb check lists them"]
-    fabric.print(*lines, sep="\n", end="\n" if lines else "")
+    fabric.print(*lines, *([_WAY] if lines else []), sep="\n", end="\n" if lines else "")
     wrong = [(cloud, finding) for cloud, finding in found if finding.level == "error"]
     if wrong:
         cloud, finding = wrong[0]

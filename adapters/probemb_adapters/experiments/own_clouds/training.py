@@ -63,10 +63,10 @@ def train_model(model: Model, clouds: Sequence[Data], options: Options, fabric: 
         return terms
 
     if not options.resume:
-        minutes = chosen(options.steps) * _seconds_a_step(model.network, data, losses, options, fabric) / 60
+        seconds = chosen(options.steps) * _seconds_a_step(model.network, data, losses, options, fabric)
         fabric.print(
-            f"about {minutes:.1f} min on this {fabric.device.type}: {options.steps} steps of {options.batch_size} "
-            f"clouds x {model.points} points; Ctrl-C stops, --resume goes on"
+            f"about {told_duration(seconds)} on this {fabric.device.type}: {options.steps} steps of "
+            f"{options.batch_size} clouds x {model.points} points; Ctrl-C stops, --resume goes on"
         )
     # Of the many fingerprints one suffices to know the data again, and to be read in a message.
     same = {name: value for name, value in model.settings.stored().items() if name != "seen"}
@@ -83,6 +83,19 @@ def train_model(model: Model, clouds: Sequence[Data], options: Options, fabric: 
     )
     model.network.eval()
     return history
+
+
+def told_duration(seconds: float) -> str:
+    """In the unit that people think in.
+
+    >>> told_duration(90), told_duration(3 * 3600), told_duration(5.6 * 86400)
+    ('1.5 min', '3.0 h', '5.6 days')
+    """
+    return next(
+        f"{seconds / unit:.1f} {name}"
+        for unit, name, upto in ((60, "min", 7_200), (3_600, "h", 172_800), (86_400, "days", float("inf")))
+        if seconds < upto
+    )
 
 
 def _seconds_a_step(
