@@ -15,3 +15,5 @@ class Labels:
     """property with the class of each point; by default the first usual name, such as semantic, class"""
     background: tuple[int, ...] = ()
     """values of the instance property that mean no instance, as 0 often does; -1 always does, -100 is not labelled"""
+    channel: int | None = None
+    """of images with several channels, from 0"""
