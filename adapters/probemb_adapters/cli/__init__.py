@@ -1,1 +1,1 @@
-"""The command `probemb`: train on a folder of labelled clouds, predict others, evaluate, check."""
+"""The command `probemb`: train on a folder of labelled clouds or images, predict others, evaluate, check."""

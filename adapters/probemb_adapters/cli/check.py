@@ -1,4 +1,4 @@
-"""`probemb check`: the usual mix-ups of labelled clouds, before hours are lost."""
+"""`probemb check`: the usual mix-ups of labelled clouds and images, before hours are lost."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from probemb_adapters.cli.images import images_of
 from probemb_adapters.cli.labels import Labels
 from probemb_adapters.experiments.own_clouds import run_check
 
 
 @dataclass(frozen=True)
 class Check(Labels):
-    """Look for mix-ups in each cloud of a folder; exit code 1 where a finding is an error."""
+    """Look for mix-ups in each cloud or image of a folder; exit code 1 where a finding is an error."""
 
     folder: Positional[Path]
-    """of labelled clouds"""
+    """of labelled clouds, or with the folders images and labels"""
 
     def run(self) -> None:
         """Check, and print a line a finding."""
-        text, wrong = run_check(self.folder, self.instance, self.semantic, self.background)
+        if (images := images_of(self.folder, self)) is not None:
+            text, wrong = images.run_check(self.folder, self.channel)
+        else:
+            text, wrong = run_check(self.folder, self.instance, self.semantic, self.background)
         print(text)
         if wrong:
             raise SystemExit(1)

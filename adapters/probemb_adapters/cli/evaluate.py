@@ -1,4 +1,4 @@
-"""`probemb evaluate`: the average precision of a model on labelled clouds."""
+"""`probemb evaluate`: the average precision of a model on labelled clouds or images."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from probemb_adapters.cli.images import images_model
 from probemb_adapters.experiments.own_clouds import run_evaluation
 from probemb_adapters.training import start_fabric
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Test a model on the clouds of a folder that it has not seen in training or validation."""
+    """Test a model on the clouds or images of a folder that it has not seen in training or validation."""
 
     model: Positional[Path]
     """folder of a training, or a model.safetensors"""
     folder: Positional[Path]
-    """of labelled clouds, labelled as those of the training"""
+    """of clouds or images, labelled as those of the training"""
     output: Path | None = None
     """folder for metrics.json and report.html; by default the table is printed alone"""
+    channel: int | None = None
+    """of images with several channels, from 0"""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute"""
 
     def run(self) -> None:
         """Evaluate, and print the table."""
-        print(run_evaluation(self.model, self.folder, self.output, start_fabric(accelerator=self.accelerator)))
+        fabric = start_fabric(accelerator=self.accelerator)
+        if (images := images_model(self.model)) is not None:
+            print(images.run_evaluation(self.model, self.folder, self.output, self.channel, fabric))
+        else:
+            print(run_evaluation(self.model, self.folder, self.output, fabric))

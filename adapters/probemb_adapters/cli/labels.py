@@ -16,3 +16,5 @@ class Labels:
     background: tuple[int | str, ...] = ()
     """values of the instance property that mean no instance, as 0 or a word often does; -1 always does, -100 is not
     labelled"""
+    channel: int | None = None
+    """of images with several channels, from 0"""

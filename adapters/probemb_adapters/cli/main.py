@@ -1,4 +1,4 @@
-"""Instances in point clouds, from files to files.
+"""Instances in point clouds and images, from files to files.
 
 probemb train labelled/ --output run
 probemb predict run scans/ --output found

@@ -1,4 +1,4 @@
-"""`probemb predict`: from files to files with the instance of each point."""
+"""`probemb predict`: from files to files with the instance of each point or pixel."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from probemb_adapters.cli.images import images_model
 from probemb_adapters.experiments.own_clouds import Model, run_prediction
 from probemb_adapters.training import start_fabric
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Find the instances in clouds; every point and property of the files is kept, in their order."""
+    """Find the instances in clouds, whose points and properties are kept in their order, or in images."""
 
     model: Positional[Path]
     """folder of a training, or a model.safetensors"""
     files: Positional[tuple[Path, ...]]
-    """clouds of any format, or folders of them"""
+    """clouds or images of any format, or folders of them"""
     output: Path
     """folder for the results"""
+    channel: int | None = None
+    """of images with several channels, from 0"""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute"""
 
     def run(self) -> None:
         """Predict, and print where the results are."""
         fabric = start_fabric(accelerator=self.accelerator)
+        if (images := images_model(self.model)) is not None:
+            print(images.run_files(self.model, self.files, self.output, self.channel, fabric))
+            return
         print(run_prediction(Model.load(self.model), self.files, self.output, fabric))

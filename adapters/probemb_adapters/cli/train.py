@@ -1,4 +1,4 @@
-"""`probemb train`: from a folder of labelled clouds to a model and its average precision."""
+"""`probemb train`: from a folder of labelled clouds or images to a model and its average precision."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from probemb_adapters.cli.images import images_of
 from probemb_adapters.cli.labels import Labels
 from probemb_adapters.clouds import Up
 from probemb_adapters.experiments.own_clouds import Options, Preset, run_training
@@ -16,13 +17,14 @@ from probemb_adapters.training import LAST, start_fabric
 
 @dataclass(frozen=True)
 class Train(Labels):
-    """Train on a folder of labelled clouds of any format; write a model, numbers and a page to look at.
+    """Train on a folder of labelled clouds or images of any format; write a model, numbers and a page to look at.
 
-    The clouds are split by file, or by subfolders train, val and test.
+    They are split by file, or by subfolders train, val and test. Images are in a folder images, label images of the
+    same names in a folder labels beside it.
     """
 
     folder: Positional[Path]
-    """of labelled clouds"""
+    """of labelled clouds, or with the folders images and labels"""
     output: Path
     """folder for the model, metrics.json, report.html and the checkpoint"""
     class_names: tuple[str, ...] = ()
@@ -40,7 +42,7 @@ class Train(Labels):
     points: int | None = None
     """of a cloud that the network sees"""
     batch_size: int | None = None
-    """clouds a step"""
+    """clouds, or crops of images, a step"""
     seed: int = 0
     """of the split and of everything random"""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -48,6 +50,29 @@ class Train(Labels):
 
     def run(self) -> None:
         """Train, and print the table."""
+        try:
+            print(self._train())
+        except KeyboardInterrupt as error:
+            kept = (self.output / LAST).exists()
+            way = f"the last epoch is in {self.output}, and the same command with --resume goes on from there"
+            raise SystemExit(f"\nprobemb: stopped; {way if kept else 'nothing was trained yet'}") from error
+
+    def _train(self) -> str:
+        fabric = start_fabric(accelerator=self.accelerator)
+        if (images := images_of(self.folder, self)) is not None:
+            if self.points is not None or self.up != "z":
+                raise ValueError(f"{self.folder} has images: --points and --up are for clouds")
+            request = images.Request(
+                output=self.output,
+                preset=self.preset,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                channel=self.channel,
+                resume=self.resume,
+                seed=self.seed,
+                refine=not self.paper,
+            )
+            return str(images.run_training(self.folder, request, fabric))
         options = Options(
             instance=self.instance,
             semantic=self.semantic,
@@ -64,9 +89,4 @@ class Train(Labels):
             seed=self.seed,
             accelerator=self.accelerator,
         )
-        try:
-            print(run_training(self.folder, options, start_fabric(accelerator=self.accelerator)))
-        except KeyboardInterrupt as error:
-            kept = (self.output / LAST).exists()
-            way = f"the last epoch is in {self.output}, and the same command with --resume goes on from there"
-            raise SystemExit(f"\nprobemb: stopped; {way if kept else 'nothing was trained yet'}") from error
+        return run_training(self.folder, options, fabric)

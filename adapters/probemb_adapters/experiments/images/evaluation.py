@@ -104,12 +104,12 @@ def average_precision(found: Sequence[Array], images: Sequence[LabelledImage]) -
 def fit(
     model: Model,
     images: Sequence[LabelledImage],
-    afterwards: Sequence[tuple[bool, float | None]] = AFTERWARDS,
+    afterwards: Sequence[tuple[bool, float | None]] | None = None,
 ) -> tuple[Model, float]:
     """The model with the settings of the clustering that have the highest AP50 on validation images, and that AP50.
 
     Args:
-        afterwards: values of refine and join to choose from.
+        afterwards: values of refine and join to choose from; None: `AFTERWARDS`.
     """
     outputs = predict_all(model, images, "validation")
     margin = model.settings.embedding == "margin"
@@ -117,7 +117,7 @@ def fit(
     for threshold in tqdm((model.settings.threshold,) if margin else THRESHOLDS, desc="fitting", unit="threshold"):
         of_threshold = replace(model.settings, threshold=threshold)
         proposals = [model.with_settings(of_threshold).proposals(*output, min(MIN_SCORES)) for output in outputs]
-        for min_score, (refine, join) in product(MIN_SCORES, ((False, None),) if margin else afterwards):
+        for min_score, (refine, join) in product(MIN_SCORES, ((False, None),) if margin else afterwards or AFTERWARDS):
             chosen = replace(of_threshold, min_score=min_score, refine=refine, join=join, min_pixels=1)
             finished = [
                 model.with_settings(chosen).finish(found, *output)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 from probemb_adapters.experiments.images.evaluation import Evaluation, predict_all
 from probemb_adapters.experiments.images.model import Model
 from probemb_adapters.experiments.images.options import Options
+from probemb_adapters.experiments.run import versions, write_metrics
 from probemb_adapters.files import replaced_file
 from probemb_adapters.images import LabelledImage, read_split
 from probemb_adapters.images.files import name_of, read_image, write_labels
-from probemb_adapters.report import Row, Section, Table, loss_chart, table_text, write_report, write_table
+from probemb_adapters.report import Row, Section, Table, loss_chart, table_text, write_report
 from probemb_adapters.report.overlays import ImageResult, overlay_sheet
 from probemb_lib import label_image, object_csv
 
@@ -47,18 +47,12 @@ def results_table(evaluations: Sequence[Evaluation], images: Sequence[LabelledIm
     )
 
 
-def write_metrics(
-    evaluations: Sequence[Evaluation], options: Options, history: Sequence[dict[str, float]], folder: Path
-) -> Path:
-    """`metrics.json`: AP50 to AP90 and their mean of the first method at the top, all of them under `methods`."""
+def metrics_of(evaluations: Sequence[Evaluation], history: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """AP50 to AP90 and their mean of the first method at the top, all of them under `methods`."""
     methods = {
         e.name: {**e.ap, "AP50_by_image": e.image_ap, "images": len(e.metric), "fitted": e.fitted} for e in evaluations
     }
-    given = {name: str(v) if isinstance(v, Path | tuple) else v for name, v in asdict(options).items()}
-    document = {**evaluations[0].ap, "methods": methods, "history": list(history), "options": given}
-    with replaced_file(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    return folder / "metrics.json"
+    return {**evaluations[0].ap, "methods": methods, "history": list(history)}
 
 
 def write_results(
@@ -70,15 +64,17 @@ def write_results(
 ) -> str:
     """Everything into the output folder; what to print: the table, and where the files are."""
     folder = options.output
-    metrics = write_metrics(evaluations, options, history, folder)
     table = results_table(evaluations, images, fields_of(images, options))
-    write_table(table, folder / "metrics.csv")
+    lines = [("method", *table.columns), *((row.name, *row.values) for row in table.rows)]
+    metrics = write_metrics(folder, metrics_of(evaluations, history), options, lines)
     some = range(0, len(images), max(1, -(-len(images) // SHOWN)))
     rows = [ImageResult(images[i].name, images[i].image, images[i].label, evaluations[0].found[i]) for i in some]
     sheet = overlay_sheet(rows, folder / "images.png", title=evaluations[0].name)
     charts = [loss_chart([epoch["loss"] for epoch in history])] if history else []
     section = Section(title, "Pictures: images.png in the same folder.", tables=[table], charts=charts)
-    page = write_report(folder / "report.html", title, [section], settings={"options": asdict(options)})
+    page = write_report(
+        folder / "report.html", title, [section], settings={"options": asdict(options), "versions": versions()}
+    )
     return f"\n{table_text(table)}\n\nreport   {page}\npicture  {sheet}\nmetrics  {metrics}"
 
 

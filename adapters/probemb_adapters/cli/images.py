@@ -1,0 +1,43 @@
+"""Whether a command is about images; what it does with them is in `experiments/images/folders.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from probemb_adapters.cli.labels import Labels
+
+SUBFOLDERS = (".", "train", "val", "test")
+
+
+def images_of(folder: Path, labels: Labels) -> ModuleType | None:
+    """The module for images where the folder has a folder `images`, itself or in train, val or test; else None.
+
+    MONAI and the readers of images are imported for those who have images.
+
+    Raises:
+        ValueError: options of clouds with images, or the other way round.
+    """
+    if not any((folder / name / "images").is_dir() for name in SUBFOLDERS):
+        if labels.channel is not None:
+            raise ValueError(f"{folder}: --channel is for images: expected the folders images and labels in it")
+        return None
+    if labels.instance is not None or labels.semantic is not None or labels.background:
+        raise ValueError(f"{folder} has images: their label images need no --instance, --semantic or --background")
+    from probemb_adapters.experiments.images import folders
+
+    return folders
+
+
+def images_model(model: Path) -> ModuleType | None:
+    """The module for images where the file, or the folder of a training, has a model of images; else None."""
+    file = model / "model.safetensors" if model.is_dir() else model
+    if not file.is_file():
+        return None  # the message about it is the same for both
+    from probemb_adapters.training.checkpoint import load_checkpoint
+
+    if "crop" not in load_checkpoint(file).get("about", {}):
+        return None
+    from probemb_adapters.experiments.images import folders
+
+    return folders

@@ -1,0 +1,235 @@
+"""What the command `probemb` does with folders of images and label images, from files to what it prints.
+
+    labelled/images/a.tif    labelled/labels/a.png    or both folders inside of train, val and test
+
+The two folders hold files of equal names, whatever their endings; `masks` may stand for `labels`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from lightning_fabric import Fabric
+from scipy import ndimage
+
+from probemb_adapters.experiments.images.evaluation import evaluate, fit
+from probemb_adapters.experiments.images.model import Model, magnification, usual_diameter
+from probemb_adapters.experiments.images.options import Options, resolve
+from probemb_adapters.experiments.images.results import fields_of, results_table, run_prediction, write_results
+from probemb_adapters.experiments.images.training import PixelObjective, new_model, train_model
+from probemb_adapters.images import LabelledImage
+from probemb_adapters.images.files import ENDINGS, read_pairs
+from probemb_adapters.report import table_text
+from probemb_adapters.training import LAST
+
+FILE = "model.safetensors"
+SPLITS = ("train", "val", "test")
+LABELS = ("labels", "masks")
+STEPS = {"quick": 1500, "full": 6000}
+_HELD_OUT = 0.15  # of the images, for validation and for test
+_EPOCHS = 20
+_LINES = 10  # of findings that a training prints
+
+
+class Finding(NamedTuple):
+    """What looks like a mix-up in one image."""
+
+    name: str
+    wrong: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a training is asked for; None: as the preset has it."""
+
+    output: Path
+    preset: str = "quick"
+    steps: int | None = None
+    batch_size: int | None = None
+    channel: int | None = None
+    resume: bool = False
+    seed: int = 0
+    refine: bool = True
+
+
+def are_images(files: Sequence[Path]) -> bool:
+    """Whether all of these are images by their endings, or folders of such files."""
+    return all(files_of(path) if path.is_dir() else path.suffix.lower() in ENDINGS for path in files)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The images right in a folder, by name."""
+    return [p for p in sorted(folder.iterdir()) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+
+
+def read_folder(folder: Path, channel: int | None = None) -> dict[str, list[LabelledImage]]:
+    """The pairs of each of the subfolders train, val and test, or all of them under the name "".
+
+    Raises:
+        FileNotFoundError, ValueError: a folder is missing, some of the subfolders without the others, names without a
+            match, volumes, or a damaged file.
+    """
+    there = [name for name in SPLITS if (folder / name / "images").is_dir()]
+    if there and len(there) < len(SPLITS):
+        raise ValueError(f"{folder}: expected images in the subfolders train, val and test, got {', '.join(there)}")
+    found = {name: list(_pairs(folder / name, channel)) for name in there or ("",)}
+    if volumes := [image.name for images in found.values() for image in images if image.image.ndim != 2]:
+        raise ValueError(f"{folder}: expected images (H, W), got volumes: {', '.join(volumes[:5])}")
+    return found
+
+
+def _pairs(folder: Path, channel: int | None) -> Iterator[LabelledImage]:
+    labels = next((folder / name for name in LABELS if (folder / name).is_dir()), None)
+    if labels is None:
+        raise FileNotFoundError(f"{folder}: expected a folder {' or '.join(LABELS)} of label images beside images")
+    return read_pairs(folder / "images", labels, channel=channel)
+
+
+def split_images(folder: Path, found: dict[str, list[LabelledImage]], seed: int) -> dict[str, list[LabelledImage]]:
+    """By the subfolders, else at random by image.
+
+    Raises:
+        ValueError: fewer than three images.
+    """
+    if "" not in found:
+        return found
+    images = found[""]
+    if len(images) < len(SPLITS):
+        raise ValueError(
+            f"{folder}: expected at least three images, one each to train on, to fit on and to test on, "
+            f"got {len(images)}"
+        )
+    order = np.random.default_rng(seed).permutation(len(images)).tolist()
+    held = max(1, round(_HELD_OUT * len(images)))
+    rows = {"test": order[:held], "val": order[held : 2 * held], "train": order[2 * held :]}
+    return {name: [images[i] for i in sorted(rows[name])] for name in SPLITS}
+
+
+def findings_of(image: LabelledImage) -> list[Finding]:
+    """A mask of the foreground in the place of labels, objects in pieces, very small ones, none."""
+    label = np.zeros(0, np.int64) if image.label is None else image.label
+    pixels = np.bincount(label.ravel(), minlength=1)[1:]
+    objects = int((pixels > 0).sum())
+    if not objects:
+        return [Finding(image.name, False, "no object")]
+    found = []
+    pieces = sum(ndimage.label(label[box] == i + 1)[1] for i, box in enumerate(ndimage.find_objects(label)) if box)
+    if objects == 1 and pieces > 2:
+        way = "number the objects, 1 to n, for example by scipy.ndimage.label"
+        found.append(Finding(image.name, True, f"one number in {pieces} places, a mask of the foreground: {way}"))
+    elif pieces > objects:
+        found.append(Finding(image.name, False, f"{objects} objects in {pieces} connected pieces"))
+    if small := int(((pixels > 0) & (pixels < 5)).sum()):
+        found.append(Finding(image.name, False, f"{small} of {objects} objects have less than 5 pixels"))
+    return found
+
+
+def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
+    """The farthest offset and the first sigma that suit the objects as the network sees them, after magnification."""
+    radii, usual = [], []
+    for image in images:
+        label = np.zeros((1, 1), np.int64) if image.label is None else image.label
+        diameter = usual_diameter(label)
+        factors = [magnification(diameter, d) for d in options.diameters]
+        sizes = [max(s.stop - s.start for s in box) for box in ndimage.find_objects(label) if box]
+        radii += [0.5 * math.sqrt(factors[0] * factors[1]) * size for size in sizes]
+        usual += [] if math.isnan(diameter) else [diameter * math.sqrt(factors[0] * factors[1])]
+    if not radii:
+        raise ValueError("expected objects in the images to train on, got none")
+    return replace(
+        options,
+        offset_scale=float(round(max(8.0, 1.5 * float(np.percentile(radii, 99))))),
+        initial_std=float(f"{max(1.0, float(np.median(usual)) / 6):.2g}"),
+    )
+
+
+def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
+    """Train on the images of a folder, fit, test; model, numbers and page are in the output folder.
+
+    Raises:
+        FileNotFoundError, ValueError: the message says what was expected of the folder, what came and what to do.
+    """
+    if not request.resume and (request.output / LAST).exists():
+        raise ValueError(
+            f"{request.output} has a training already: go on with it by --resume, or take another --output"
+        )
+    sides = split_images(folder, read_folder(folder, request.channel), request.seed)
+    fabric.print(", ".join(f"{name} {len(sides[name])}" for name in SPLITS) + " images")
+    found = [finding for image in sides["train"] for finding in findings_of(image)]
+    fabric.print(*(f"{f.name}: {f.message}" for f in found[:_LINES]), sep="\n", end="\n" if found else "")
+    if wrong := next((f for f in found if f.wrong), None):
+        raise ValueError(f"{wrong.name}: {wrong.message}")
+    options = _options(folder, request)
+    options = with_lengths(options, sides["train"])
+    options.output.mkdir(parents=True, exist_ok=True)
+    model = new_model(options, fabric)
+    history = train_model(model, sides["train"], PixelObjective(model.settings), options, fabric)
+    model.save(options.output / FILE)  # before an evaluation that may fail
+    model, value = fit(model, sides["val"], None if request.refine else ((False, None),))
+    model.save(options.output / FILE)
+    fabric.print(f"AP50 {100 * value:.1f} % on validation with {model.fitted}")
+    evaluations = [evaluate(model.settings.embedding, model, sides["test"])]
+    printed = write_results("Objects found in images", evaluations, sides["test"], options, history)
+    return f"{printed}\nmodel    {options.output / FILE}"
+
+
+def _options(folder: Path, request: Request) -> Options:
+    batch, steps = request.batch_size or 8, request.steps or STEPS[request.preset]
+    epochs = min(_EPOCHS, steps)
+    return resolve(
+        Options(
+            data=folder,
+            output=request.output,
+            resume=request.resume,
+            seed=request.seed,
+            batch_size=batch,
+            epochs=epochs,
+            epoch_crops=batch * -(-steps // epochs),
+            channel=request.channel,
+        )
+    )
+
+
+def run_evaluation(path: Path, folder: Path, output: Path | None, channel: int | None, fabric: Fabric) -> str:
+    """Test a model on the labelled images of a folder, those of its subfolder test where it has one."""
+    model = load(path).to(fabric.device)
+    found = read_folder(folder, channel)
+    images = found.get("test", found.get("", []))
+    evaluation = evaluate(model.settings.embedding, model, images)
+    options = Options(data=folder, output=output or Path("runs"), channel=channel)
+    if output is None:
+        return "\n" + table_text(results_table([evaluation], images, fields_of(images, options)))
+    output.mkdir(parents=True, exist_ok=True)
+    return write_results(f"Model: {path}", [evaluation], images, options, [])
+
+
+def run_files(path: Path, files: Sequence[Path], output: Path, channel: int | None, fabric: Fabric) -> str:
+    """Label image, table of objects and picture of each image; folders stand for the images in them."""
+    if not are_images(files):
+        raise ValueError(f"{path} is a model of images: expected {', '.join(ENDINGS)} files or folders of them")
+    output.mkdir(parents=True, exist_ok=True)
+    images = [image for file in files for image in (files_of(file) if file.is_dir() else [file])]
+    options = Options(predict=tuple(images), output=output, channel=channel)
+    return run_prediction(load(path).to(fabric.device), options)
+
+
+def run_check(folder: Path, channel: int | None) -> tuple[str, bool]:
+    """The usual mix-ups in each image of a folder, a line a finding; and whether one is an error."""
+    images = [image for side in read_folder(folder, channel).values() for image in side]
+    found = [finding for image in images for finding in findings_of(image)]
+    lines = [f"{finding.name}: {finding.message}" for finding in found]
+    objects = sum(len(np.unique(i.label[i.label > 0])) for i in images if i.label is not None)
+    return "\n".join([*lines, f"{len(images)} images, {objects} objects, {len(found)} findings"]), any(
+        finding.wrong for finding in found
+    )
+
+
+def load(path: Path) -> Model:
+    """The model of a file or of the folder of a training."""
+    return Model.load(path / FILE if path.is_dir() else path)

@@ -1,0 +1,153 @@
+"""The command `probemb` on folders of images, from drawn disks to a model, results and messages."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("monai")
+pytest.importorskip("torch_geometric")
+
+import tifffile
+
+from probemb_adapters.cli.main import main
+from probemb_adapters.experiments.images.folders import findings_of, load, read_folder, split_images, with_lengths
+from probemb_adapters.experiments.images.options import Options
+from probemb_adapters.images import LabelledImage
+
+SMALL = ("--steps", "2", "--batch-size", "2", "--accelerator", "cpu")
+
+
+def disks(seed: int, shape: tuple[int, int] = (48, 64)) -> LabelledImage:
+    """Disks of radius 6, none of which touch."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint16)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    for i, (cy, cx) in enumerate([(12, 12), (12, 40), (34, 26)], 1):
+        shift = rng.integers(-2, 3, 2)
+        label[(y - cy - shift[0]) ** 2 + (x - cx - shift[1]) ** 2 <= 36] = i
+    return LabelledImage(f"disks_{seed}", (100 + 900 * (label > 0) + rng.normal(0, 20, shape)).astype(np.uint16), label)
+
+
+def write(folder: Path, image: LabelledImage, labels: str = "labels") -> None:
+    for name, array in (("images", image.image), (labels, image.label)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder / name / f"{image.name}.tif", array)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    for seed in range(4):
+        write(folder, disks(seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    main(["train", str(labelled), "--output", str(run), *SMALL])
+    return run
+
+
+def fails(*arguments: object) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([str(a) for a in arguments])
+    return str(caught.value)
+
+
+def test_a_training_leaves_model_numbers_and_page(trained: Path) -> None:
+    assert {"model.safetensors", "last.safetensors", "metrics.json", "metrics.csv", "report.html"} <= {
+        p.name for p in trained.iterdir()
+    }
+    metrics = json.loads((trained / "metrics.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert {"AP50", "AP90", "AP", "versions", "options"} <= metrics.keys()
+    assert metrics["methods"]["probabilistic"]["images"] == 1
+    assert load(trained).settings == load(trained / "model.safetensors").settings
+
+
+def test_evaluation_and_prediction(
+    trained: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model says that images come; of a folder with sides the side test counts."""
+    main(["evaluate", str(trained), str(labelled), "--accelerator", "cpu"])
+    assert "4 images with 12 objects" in capsys.readouterr().out
+    for i, side in enumerate(("train", "val", "test")):
+        write(tmp_path / "sides" / side, disks(i), "masks")
+    output = tmp_path / "evaluated"
+    main(["evaluate", str(trained), str(tmp_path / "sides"), "--output", str(output), "--accelerator", "cpu"])
+    assert "1 images with 3 objects" in capsys.readouterr().out
+    assert (output / "metrics.json").is_file()
+
+    main(["predict", str(trained), str(labelled / "images"), "--output", str(tmp_path / "found")])
+    for seed in range(4):
+        label = tifffile.imread(tmp_path / "found" / f"disks_{seed}_labels.tif")
+        assert label.shape == (48, 64)
+        with (tmp_path / "found" / f"disks_{seed}_objects.csv").open(newline="", encoding="utf-8") as file:
+            assert len(list(csv.reader(file))) == 1 + int(label.max())
+
+
+def test_check(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["check", str(labelled)])
+    assert capsys.readouterr().out.strip() == "4 images, 12 objects, 0 findings"
+    image = disks(0)
+    assert image.label is not None
+    write(tmp_path, image._replace(label=255 * (image.label > 0).astype(np.uint8)))
+    assert fails("check", tmp_path) == "1"
+    assert "disks_0: one number in 3 places, a mask of the foreground" in capsys.readouterr().out
+    assert "mask of the foreground" in fails("train", *three(tmp_path), "--output", tmp_path / "run", *SMALL)
+
+
+def three(folder: Path) -> list[Path]:
+    """The folder with two more images of foreground."""
+    for seed in (1, 2):
+        image = disks(seed)
+        assert image.label is not None
+        write(folder, image._replace(label=(image.label > 0).astype(np.uint8)))
+    return [folder]
+
+
+def test_findings() -> None:
+    label = np.zeros((8, 8), np.uint16)
+    assert [f.message for f in findings_of(LabelledImage("none", label, label))] == ["no object"]
+    label[0, 0] = label[5, 5] = 1
+    label[3, :] = 2
+    messages = [f.message for f in findings_of(LabelledImage("some", label, label))]
+    assert messages == ["2 objects in 3 connected pieces", "1 of 2 objects have less than 5 pixels"]
+
+
+def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
+    images = read_folder(labelled)
+    sides = split_images(labelled, images, seed=0)
+    assert {name: len(side) for name, side in sides.items()} == {"test": 1, "val": 1, "train": 2}
+    assert split_images(labelled, sides, 1) is sides
+    # Disks of 12 pixels are shown at 8 to 30 pixels, in the middle 15: radius 8, a third of half of it.
+    options = with_lengths(Options(), images[""])
+    assert 8 <= options.offset_scale <= 14
+    assert 2 <= options.initial_std <= 3
+    with pytest.raises(ValueError, match="expected objects in the images"):
+        with_lengths(Options(), [disks(0)._replace(label=np.zeros((48, 64), np.uint16))])
+    with pytest.raises(ValueError, match="at least three images"):
+        split_images(tmp_path, {"": images[""][:2]}, 0)
+
+
+def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> None:
+    run = ("--output", tmp_path / "run")
+    assert "--points and --up are for clouds" in fails("train", labelled, *run, "--points", 9)
+    assert "need no --instance" in fails("check", labelled, "--instance", "id")
+    (tmp_path / "clouds").mkdir()
+    assert "--channel is for images" in fails("check", tmp_path / "clouds", "--channel", 0)
+    assert "go on with it by --resume" in fails("train", labelled, "--output", trained)
+    assert "expected .tif" in fails("predict", trained, tmp_path / "scan.ply", *run)
+    (tmp_path / "bare" / "images").mkdir(parents=True)
+    assert "a folder labels or masks" in fails("check", tmp_path / "bare")
+    write(tmp_path / "part" / "train", disks(0))
+    assert "subfolders train, val and test, got train" in fails("check", tmp_path / "part")
+    for name in ("images", "labels"):
+        (tmp_path / "volumes" / name).mkdir(parents=True)
+        np.save(tmp_path / "volumes" / name / "v.npy", np.ones((4, 8, 8), np.uint16))
+    assert "got volumes: v" in fails("check", tmp_path / "volumes")
