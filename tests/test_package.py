@@ -415,13 +415,16 @@ def test_every_file_says_what_it_is() -> None:
         assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), f"{file} has no docstring"
 
 
-def test_the_oldest_torch_is_the_one_that_is_tested() -> None:
+def test_the_oldest_versions_are_the_ones_that_are_tested() -> None:
     """What pyproject.toml declares is what `make versions` installs."""
-    declared = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    tested = re.search(r"^VERSIONS \?= torch==([\d.]+) torch$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-    assert declared is not None
-    assert tested is not None
-    assert declared.group(1) == tested.group(1)
+    project, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "Makefile"))
+    (oldest,) = re.findall(r"^OLDEST := (.*)$", makefile, re.M)
+    (dependencies,) = re.findall(r"^dependencies = \[(.*)\]", project, re.M)
+    declared = re.findall(r'"([a-z]+)>=([\d.]+)"', dependencies)
+    assert [name for name, _ in declared] == ["torch", "numpy", "scipy"]
+    assert oldest.split() == [f"{name}=={version}" for name, version in declared]
+    (python,) = re.findall(r'requires-python = ">=([\d.]+)"', project)
+    assert f"python{python}" in makefile
 
 
 # --- the wheel

@@ -15,12 +15,19 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from probemb_adapters.files import missing_extra
 
 
-def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """A warning of the user's files is one line, too; those of libraries about themselves are none of the user's."""
     if issubclass(category, UserWarning):
         sys.stderr.write(f"probemb: {message}\n")
