@@ -6,6 +6,7 @@ import importlib
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from probemb_adapters.clouds import Cloud, read_clouds
 from probemb_adapters.experiments.own_clouds import Model, Options, tiles
 from probemb_adapters.experiments.own_clouds import run as own_run
 from probemb_adapters.experiments.own_clouds.data import (
+    SPLITS,
     Frame,
     TestClouds,
     TrainingClouds,
@@ -35,15 +37,17 @@ from probemb_adapters.experiments.own_clouds.data import (
     fingerprint,
     labelled_data,
     split_clouds,
+    times_as_large,
 )
 from probemb_adapters.experiments.own_clouds.options import Settings, resolve
 from probemb_adapters.experiments.own_clouds.training import with_lengths
+from probemb_adapters.experiments.run import notes_of
 from probemb_adapters.training import LAST, start_fabric
 from probemb_lib import GaussianEmbedding
 from probemb_shapes.plants import LEAF, STEM, plant, write_plants
 from probemb_shapes.plants import main as plants_main
 
-SMALL = ("--steps", "20", "--points", "256", "--batch-size", "2", "--accelerator", "cpu")
+SMALL = ("--steps", "5", "--points", "256", "--batch-size", "2", "--accelerator", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -402,12 +406,50 @@ def test_splits() -> None:
 
 
 def test_subfolders_are_the_split(tmp_path: Path) -> None:
-    for name in ("train", "val", "test", "test"):
-        save(tmp_path / name / "a.npz", instance=np.arange(90) // 45)
+    for i, name in enumerate(SPLITS):
+        save(tmp_path / name / f"{'a' * (i + 1)}.npz", instance=np.arange(90) // 45)
     split = split_clouds(tmp_path, read_clouds(tmp_path), seed=0)
     assert {name: [c.name for c in some] for name, some in split.items()} == {
-        name: [f"{name}/a"] for name in ("train", "val", "test")
+        name: [f"{name}/{'a' * (i + 1)}"] for i, name in enumerate(SPLITS)
     }
+
+
+def test_usual_names_of_the_sides_and_clouds_left_out(tmp_path: Path) -> None:
+    for name in ("Training", "VAL", "testing", "old"):
+        save(tmp_path / name / "a.npz", instance=np.arange(90) // 45)
+    save(tmp_path / "Training" / "bb.npz", instance=np.arange(90) // 45)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        split = split_clouds(tmp_path, read_clouds(tmp_path), seed=0)
+    assert [len(split[name]) for name in SPLITS] == [2, 1, 1]
+    messages = [str(warning.message) for warning in caught]
+    assert messages[0].endswith("1 clouds are in none of train, val and test, and left out: old/a")
+    # written from one seed, and the same in any precision
+    assert "VAL/a of val is the cloud Training/a of train: the numbers will be better than on others" in messages[1]
+    one = cloud()
+    assert fingerprint(replace(one, pos=one.pos.astype(np.float32).astype(np.float64))) == fingerprint(one)
+
+
+def test_clouds_in_another_unit(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Millimetres for metres end with a sentence; what may be another unit is asked."""
+    frame = Frame("z", 0.5)
+    assert times_as_large(cloud(500), frame) == pytest.approx(1.5, abs=0.1)
+    for scale in (1e3, 1e-3):
+        with pytest.raises(
+            ValueError, match="expected a cloud in the unit of the training's, the largest of which is 1"
+        ):
+            times_as_large(replace(cloud(500), pos=scale * cloud(500).pos), frame)
+    small = save(tmp_path / "small.npz", height=np.arange(90.0))
+    with np.load(small) as arrays:
+        np.savez(small, pos=arrays["pos"] / 200)
+    main(["predict", str(trained), str(small), "--output", str(tmp_path / "found"), "--accelerator", "cpu"])
+    assert "times as large as the clouds of the training; is it in another unit?" in capsys.readouterr().err
+
+
+def test_notes_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+    clouds = [cloud(seed=i, notes=("classes are class", f"own {i}")) for i in range(30)]
+    lines = notes_of(clouds)
+    assert (len(lines), lines[0], lines[-1]) == (13, "classes are class (30 of 30 clouds)", "19 other notes")
 
 
 def test_columns_of_classes() -> None:

@@ -352,7 +352,7 @@ def test_labels_may_be_words(tmp_path: Path) -> None:
     assert one.instance.tolist() == two.instance.tolist() == [2, 2, -1, 1]
     assert (one.semantic.tolist(), two.semantic.tolist()) == ([2, 0, -100, 0], [1, 1, 2, 2])
     assert (one.class_names, two.class_names) == ({0: "leaf", 2: "stem"}, {1: "root", 2: "stem"})
-    assert "class: 1 points have no word, which is taken for not labelled" in one.notes
+    assert "class: points without a word are taken for not labelled" in one.notes
     known = read_clouds(tmp_path / "a.csv", class_names={7: "stem", 3: "pot"})
     assert known[0].semantic.tolist() == [7, 8, -100, 8]
     numbers = read_clouds(tmp_path / "a.csv", semantic="layer", ignored=[3])[0]
@@ -381,7 +381,7 @@ def test_unsigned_labels_that_were_negative(tmp_path: Path, dtype: Any) -> None:
     np.savez(tmp_path / "a.npz", pos=LOCAL, label=labels.astype(dtype))
     (cloud,) = read_clouds(tmp_path / "a.npz")
     np.testing.assert_array_equal(cloud.instance, labels)
-    assert f"label, instance: 12 points are -1 or -100 in {np.dtype(dtype)}, and taken for that" in cloud.notes
+    assert f"label: -1 or -100 in {np.dtype(dtype)} are taken for that" in cloud.notes
 
 
 def test_words_of_arrays(tmp_path: Path) -> None:

@@ -112,10 +112,10 @@ def find_labels(
         values = values[:, 0]
     if values.dtype.kind in "SU" and values.ndim == 1:
         values, words = _numbered(values)
-        empty = np.count_nonzero(values == IGNORED)
-        note = f"{name}: {empty} points have no word, which is taken for not labelled" if empty else None
+        empty = bool((values == IGNORED).any())
+        note = f"{name}: points without a word are taken for not labelled" if empty else None
     if values.dtype.kind == "u" and values.dtype.itemsize >= 4 and values.ndim == 1:
-        values, note = _unwrapped(values, name, kind)
+        values, note = _unwrapped(values, name)
     wrong = _wrong_labels(values)
     if wrong is None and given is None and _key(name) == "classification" and values.max(initial=0) <= _UNCLASSIFIED:
         return Labels(note=f"{name} not used as {kind}: no point is classified")
@@ -139,11 +139,11 @@ def _numbered(values: Array) -> tuple[Array, tuple[str, ...]]:
     return np.where(place < empty, IGNORED, place - empty), tuple(words[empty:].tolist())
 
 
-def _unwrapped(values: Array, name: str, kind: str) -> tuple[Array, str | None]:
+def _unwrapped(values: Array, name: str) -> tuple[Array, str | None]:
     """−1 and −100 where the type has no signs and 32 bits or more: no label is as large. With 8 or 16, one may be."""
     signed = values.astype(np.int64) if values.dtype.itemsize > 4 else values.view(np.int32).astype(np.int64)
     below = (signed == -1) | (signed == IGNORED)
-    note = f"{name}, {kind}: {np.count_nonzero(below)} points are -1 or -100 in {values.dtype}, and taken for that"
+    note = f"{name}: -1 or -100 in {values.dtype} are taken for that"
     return np.where(below, signed, values.astype(np.int64)), note if below.any() else None
 
 

@@ -12,6 +12,7 @@ import math
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -43,16 +44,17 @@ except ImportError as error:
     raise missing_extra("experiments need lightning-fabric and torch-geometric", "train,partnet", error) from error
 
 
+_NOTES = 12  # lines
+
+
 def clouds_to_predict(files: Sequence[Path]) -> list[Cloud]:
-    """The clouds of files and folders, and a line on each that is not as usual.
+    """The clouds of files and folders; what is not as usual in them is printed.
 
     Raises:
         ValueError: two have one name, after which results are named.
     """
     clouds = [cloud for path in files for cloud in read_clouds(path)]
-    for cloud in clouds:
-        for note in cloud.notes:
-            tqdm.write(f"{cloud.name}: {note}")
+    tqdm.write("\n".join(notes_of(clouds)))
     names = [cloud.name for cloud in clouds]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
@@ -60,6 +62,13 @@ def clouds_to_predict(files: Sequence[Path]) -> list[Cloud]:
             "predict them into folders of their own, or name a folder that holds them all"
         )
     return clouds
+
+
+def notes_of(clouds: Sequence[Cloud]) -> list[str]:
+    """What was taken for labels and colours and what was not used, a line each, with the number of clouds."""
+    counts = Counter(note for cloud in clouds for note in cloud.notes)
+    lines = [f"{note} ({count} of {len(clouds)} clouds)" for note, count in counts.most_common(_NOTES)]
+    return lines + ([f"{len(counts) - _NOTES} other notes"] if len(counts) > _NOTES else [])
 
 
 def print_any_name() -> None:

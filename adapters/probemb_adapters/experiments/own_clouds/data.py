@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from probemb_lib.aggregate import instance_classes
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 
 SPLITS = ("train", "val", "test")
+_ALSO = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+_ANOTHER_UNIT = 300  # times as large or as small as the training's clouds: metres are 1,000 millimetres
 _HELD_OUT = 0.15  # of the files, for validation and for test
 _INSIDE = 1, 99  # per cent of the coordinates: stray points move and scale nothing
 
@@ -63,14 +65,10 @@ def _names(cloud: Cloud) -> str:
     return f"the properties {', '.join(cloud.properties)}" if cloud.properties else "positions alone"
 
 
-def notes_of(clouds: Sequence[Cloud]) -> list[str]:
-    """What was taken for labels and colours and what was not used, a line each, with the number of clouds."""
-    counts = Counter(note for cloud in clouds for note in cloud.notes)
-    return [f"{note} ({count} of {len(clouds)} clouds)" for note, count in counts.items()]
-
-
 def split_clouds(folder: Path, clouds: Sequence[Cloud], seed: int) -> dict[str, list[Cloud]]:
     """By the subfolders train, val and test; without them by file, or by cloud where one file has them all.
+
+    Warns of clouds that are in other subfolders beside these, and of a cloud that is on two sides.
 
     Raises:
         ValueError: some of the subfolders without the others, or fewer than three files or clouds.
@@ -80,7 +78,13 @@ def split_clouds(folder: Path, clouds: Sequence[Cloud], seed: int) -> dict[str, 
     if there:
         if len(there) < len(SPLITS):
             raise ValueError(f"{folder}: expected clouds in the subfolders train, val and test, got {', '.join(there)}")
-        return {name: [c for c, at in zip(clouds, inside, strict=True) if at == name] for name in SPLITS}
+        others = [cloud.name for cloud, at in zip(clouds, inside, strict=True) if at not in SPLITS]
+        if others:
+            warnings.warn(
+                f"{folder}: {len(others)} clouds are in none of train, val and test, and left out: {_listed(others)}",
+                stacklevel=2,
+            )
+        return _checked({name: [c for c, at in zip(clouds, inside, strict=True) if at == name] for name in SPLITS})
     files = [str(cloud.path) for cloud in clouds]
     units = files if len(set(files)) > 1 else [cloud.name for cloud in clouds]
     names = sorted(set(units))
@@ -92,14 +96,27 @@ def split_clouds(folder: Path, clouds: Sequence[Cloud], seed: int) -> dict[str, 
     order = np.random.default_rng(seed).permutation(len(names))
     held = max(1, round(_HELD_OUT * len(names)))
     of = {names[row]: "test" if i < held else "val" if i < 2 * held else "train" for i, row in enumerate(order)}
-    return {name: [c for c, unit in zip(clouds, units, strict=True) if of[unit] == name] for name in SPLITS}
+    return _checked({name: [c for c, unit in zip(clouds, units, strict=True) if of[unit] == name] for name in SPLITS})
+
+
+def _checked(split: dict[str, list[Cloud]]) -> dict[str, list[Cloud]]:
+    first: dict[int, tuple[str, str]] = {}
+    for side, clouds in split.items():
+        for cloud in clouds:
+            there, name = first.setdefault(fingerprint(cloud), (side, cloud.name))
+            if there != side:
+                warnings.warn(
+                    f"{cloud.name} of {side} is the cloud {name} of {there}: the numbers will be better than on others",
+                    stacklevel=3,
+                )
+    return split
 
 
 def _subfolder(folder: Path, cloud: Cloud) -> str | None:
     if cloud.path is None or not folder.is_dir():
         return None
     parts = cloud.path.relative_to(folder).parts
-    return parts[0] if len(parts) > 1 else None
+    return _ALSO.get(parts[0].lower(), parts[0].lower()) if len(parts) > 1 else None
 
 
 def class_values(clouds: Iterable[Cloud]) -> tuple[int, ...]:
@@ -167,8 +184,8 @@ def _listed(values: Sequence[object]) -> str:
 
 
 def fingerprint(cloud: Cloud) -> int:
-    """Of the positions, by which a cloud is known again whatever its file is called."""
-    return zlib.crc32(np.ascontiguousarray(cloud.pos).tobytes())
+    """Of the positions, by which a cloud is known again whatever its file is called, and in which precision."""
+    return zlib.crc32(np.ascontiguousarray(cloud.pos, dtype=np.float32).tobytes())
 
 
 def findings_of(cloud: Cloud) -> list[Finding]:
@@ -192,6 +209,10 @@ def _centre(pos: Array) -> Array:
 
 def _centred(pos: Array) -> Array:
     return np.asarray(pos - _centre(pos))
+
+
+def _radius(cloud: Cloud) -> float:
+    return float(np.percentile(np.linalg.norm(_centred(cloud.pos), axis=1), _INSIDE[1]))
 
 
 @dataclass(frozen=True)
@@ -227,10 +248,25 @@ def common_unit(clouds: Sequence[Cloud]) -> float:
     Raises:
         ValueError: all points of each cloud lie at one place.
     """
-    radius = max(float(np.percentile(np.linalg.norm(_centred(c.pos), axis=1), _INSIDE[1])) for c in clouds)
+    radius = max(map(_radius, clouds))
     if radius == 0:
         raise ValueError("expected clouds with an extent, got all points of each at one place")
     return float(f"{radius:.3g}")
+
+
+def times_as_large(cloud: Cloud, frame: Frame) -> float:
+    """The size of a cloud against the largest of the training, without stray points.
+
+    Raises:
+        ValueError: it can only be in another unit.
+    """
+    times = _radius(cloud) / frame.unit
+    if not 1 / _ANOTHER_UNIT < times < _ANOTHER_UNIT:
+        raise ValueError(
+            f"{cloud.name}: expected a cloud in the unit of the training's, the largest of which is {2 * frame.unit:g} "
+            f"across, got one that is {2 * times * frame.unit:.3g} across: scale its positions to that unit, or cut it"
+        )
+    return times
 
 
 def labelled_data(cloud: Cloud, frame: Frame, classes: Sequence[int]) -> Data:

@@ -13,13 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from probemb_adapters.clouds import write_instances
-from probemb_adapters.experiments.own_clouds.data import fingerprint
+from probemb_adapters.experiments.own_clouds.data import fingerprint, times_as_large
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.tiles import LARGE, predict_tiles
 from probemb_adapters.experiments.run import at_all_points, clouds_to_predict, draw_order
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import ShapeResult, instance_colors
 from probemb_lib import GaussianEmbedding, Instances
+
+_UNUSUAL = 20  # times larger or smaller than the clouds of the training
 
 
 def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fabric, *, shown: int = 30) -> str:
@@ -35,11 +37,15 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
     shapes = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
         pos = model.frame.positions(cloud.pos)
-        radius = float(pos.norm(dim=1).max())
-        if radius > LARGE:
-            tqdm.write(f"{cloud.name}: {radius:.1f} times as large as the clouds of the training, so in tiles")
+        times = times_as_large(cloud, model.frame)
+        if times > LARGE:
+            tqdm.write(
+                f"{cloud.name}: {times:.1f} times as large as the clouds of the training, so in tiles{_unit(times)}"
+            )
             embedding, found = predict_tiles(model, pos, fabric, fingerprint(cloud))
         else:
+            if times < 1 / _UNUSUAL:
+                tqdm.write(f"{cloud.name}: {times:.2g} times as large as the clouds of the training{_unit(times)}")
             embedding, found = _predict_whole(model, pos, fabric, fingerprint(cloud))
         colors = (255 * instance_colors(len(found))).astype(np.uint8)
         own = model.frame.to_file(embedding, cloud.pos)
@@ -52,6 +58,10 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
     part = Section("Predicted clouds", shapes=shapes[::every], classes=model.columns, noun="instance", item="cloud")
     page = write_report(output / "report.html", "Instances found in your clouds", [part])
     return f"\nresults  {output}/*.npz, *.ply and in the format of each file\nreport   {page}"
+
+
+def _unit(times: float) -> str:
+    return "; is it in another unit?" if not 1 / _UNUSUAL < times < _UNUSUAL else ""
 
 
 def _predict_whole(model: Model, pos: Tensor, fabric: Fabric, seed: int) -> tuple[GaussianEmbedding, Instances]:

@@ -21,14 +21,15 @@ from probemb_adapters.experiments.own_clouds.data import (
     fingerprint,
     known_classes,
     labelled_data,
-    notes_of,
     read_labelled,
     split_clouds,
+    times_as_large,
 )
 from probemb_adapters.experiments.own_clouds.evaluation import ap_table, evaluate_model, fit_model, write_evaluation
 from probemb_adapters.experiments.own_clouds.model import FILE, Model
 from probemb_adapters.experiments.own_clouds.options import Options, resolve
 from probemb_adapters.experiments.own_clouds.training import new_model, train_model, with_lengths
+from probemb_adapters.experiments.run import notes_of
 from probemb_adapters.report.tables import table_text
 from probemb_adapters.training import LAST
 from probemb_lib import Finding
@@ -111,6 +112,8 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
         fabric.print(f"{len(clouds) - len(unseen)} of {len(clouds)} clouds left out: the model has seen them")
     elif not unseen:
         fabric.print("the model was trained or fitted on all of these clouds: expect less on others")
+    for cloud in clouds:
+        times_as_large(cloud, model.frame)
     test = TestClouds(unseen or clouds, model.frame, made.class_values, model.points)
     evaluation = evaluate_model(model, test, fabric)
     if output is None:
