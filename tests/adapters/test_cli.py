@@ -443,7 +443,7 @@ def test_clouds_in_another_unit(trained: Path, tmp_path: Path, capsys: pytest.Ca
     with np.load(small) as arrays:
         np.savez(small, pos=arrays["pos"] / 200)
     main(["predict", str(trained), str(small), "--output", str(tmp_path / "found"), "--accelerator", "cpu"])
-    assert "times as large as the clouds of the training; is it in another unit?" in capsys.readouterr().err
+    assert "times as large as the clouds of the training; is it in another unit?" in capsys.readouterr().out
 
 
 def test_notes_are_few(capsys: pytest.CaptureFixture[str]) -> None:

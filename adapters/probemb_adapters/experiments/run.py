@@ -54,7 +54,8 @@ def clouds_to_predict(files: Sequence[Path]) -> list[Cloud]:
         ValueError: two have one name, after which results are named.
     """
     clouds = [cloud for path in files for cloud in read_clouds(path)]
-    tqdm.write("\n".join(notes_of(clouds)))
+    for line in notes_of(clouds):
+        tqdm.write(line)
     names = [cloud.name for cloud in clouds]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
