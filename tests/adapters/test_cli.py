@@ -215,6 +215,23 @@ def test_an_interruption_before_the_first_epoch(plants: Path, tmp_path: Path, mo
     assert "stopped; nothing was trained yet" in fails("train", plants, "--output", tmp_path)
 
 
+def test_other_commands_may_be_stopped(plants: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own_run, "read_labelled", interrupted)
+    assert fails("check", plants) == "\nprobemb: stopped"
+
+
+def test_warnings_are_a_line(plants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the user's files; what libraries say of themselves is left out."""
+    for file in plants.iterdir():
+        shutil.copy(file, tmp_path)
+    (tmp_path / "notes.txt").write_text("-", encoding="utf-8")
+    main(["check", str(tmp_path)])
+    assert f"probemb: {tmp_path}: left alone beside clouds of other formats: notes.txt" in capsys.readouterr().err
+
+
 def test_a_folder_without_a_checkpoint_is_not_resumed(plants: Path, tmp_path: Path) -> None:
     assert "is missing: expected a checkpoint" in fails("train", plants, "--output", tmp_path, *SMALL, "--resume")
 

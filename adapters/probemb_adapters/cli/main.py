@@ -61,3 +61,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.run()
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         raise SystemExit(f"probemb: {error}") from error
+    except KeyboardInterrupt as error:
+        raise SystemExit("\nprobemb: stopped") from error
