@@ -137,7 +137,7 @@ def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
 
 def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> None:
     run = ("--output", tmp_path / "run")
-    assert "--points and --up are for clouds" in fails("train", labelled, *run, "--points", 9)
+    assert "--points, --up and --class-names are for clouds" in fails("train", labelled, *run, "--points", 9)
     assert "need no --instance" in fails("check", labelled, "--instance", "id")
     (tmp_path / "clouds").mkdir()
     assert "--channel is for images" in fails("check", tmp_path / "clouds", "--channel", 0)

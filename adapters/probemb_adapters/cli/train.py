@@ -60,8 +60,8 @@ class Train(Labels):
     def _train(self) -> str:
         fabric = start_fabric(accelerator=self.accelerator)
         if (images := images_of(self.folder, self)) is not None:
-            if self.points is not None or self.up != "z":
-                raise ValueError(f"{self.folder} has images: --points and --up are for clouds")
+            if self.points is not None or self.up != "z" or self.class_names:
+                raise ValueError(f"{self.folder} has images: --points, --up and --class-names are for clouds")
             request = images.Request(
                 output=self.output,
                 preset=self.preset,
