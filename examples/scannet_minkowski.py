@@ -77,7 +77,7 @@ def main() -> None:
             # MinkowskiNet gives a feature a point; the head makes of it a Gaussian around where the point's object
             # has its centre, or an offset and a margin of the point's object; and a score for each class.
             model = new_model(method, options, fabric)
-            histories[method] = train_model(model, data, loss_of(method, options), options, fabric)
+            histories[method] = train_model(model, data, loss_of(model, options), options, fabric)
             models[method] = model
             if fabric.is_global_zero:  # before all that may fail
                 model.save(options.output / method / "model.safetensors")

@@ -7,7 +7,9 @@ constant. Points of no instance have Q[i, background] = 1. Ignored points count 
 
 For every κ > 0 the term −κ ln P is smallest at P = 1: at its optimum the score map says nothing of centres, and with
 one foreground class and no background the softmax is constant. ``complement=True`` gives the rest of the mass to the
-background, Q[i, background] = 1 − κ on points of an instance, and the optimum becomes P[i, y_i] = κ.
+background, Q[i, background] = 1 − κ on points of an instance, and the optimum becomes P[i, y_i] = κ. Where there is a
+real background too, points of an instance with κ < ½ would then be likelier background, which clusterings leave out;
+``complement_column`` gives the rest a column of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ def center_aware(
     *,
     background: int | None = 0,
     complement: bool = False,
+    complement_column: int | None = None,
     weight: Tensor | None = None,
     covariance: Covariance = "mean",
 ) -> Tensor:
@@ -41,12 +44,13 @@ def center_aware(
         batch: (N,) cloud of each point; not needed with an index.
         background: column of P for points of no instance; None if there is none.
         complement: give 1 − κ to the background column (not in the paper; for class-agnostic data).
+        complement_column: another column for it, of no class.
         weight: (L,) factor of each class; the divisor N L stays.
         covariance: see :func:`~probemb_lib.aggregate_instances`.
 
     Raises:
         ValueError: shapes; a class outside [0, L); an instance of the background's class; ``complement`` without a
-            background.
+            column to give to.
 
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(2, 3), torch.zeros(2, 3))
@@ -54,14 +58,24 @@ def center_aware(
     >>> center_aware(HeadOutput(x, torch.zeros(2, 2)), torch.tensor([0, 0]), torch.tensor([1, 1]))  # ½ ln 2
     tensor(0.3466)
     """
-    if complement and background is None:
-        raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
+    column = _column(complement, complement_column, background)
     targets, log_own = targets_and_similarity(output, instance, semantic, batch, background, covariance)
-    return targets.average(center_aware_of(targets, log_own, complement=complement, weight=weight))
+    return targets.average(center_aware_of(targets, log_own, complement=column, weight=weight))
 
 
-def center_aware_of(targets: ScoreTargets, log_own: Tensor, *, complement: bool, weight: Tensor | None) -> Tensor:
-    """The loss of each point (N,), from shared terms."""
+def _column(complement: bool, column: int | None, background: int | None) -> int | None:
+    """The column that gets 1 − κ, None where nothing does."""
+    if not complement:
+        if column is not None:
+            raise ValueError(f"complement_column={column} needs complement=True, which gives 1 - kappa to it")
+        return None
+    if column is None and background is None:
+        raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
+    return background if column is None else column
+
+
+def center_aware_of(targets: ScoreTargets, log_own: Tensor, *, complement: int | None, weight: Tensor | None) -> Tensor:
+    """The loss of each point (N,), from shared terms; ``complement`` is the column that gets 1 − κ."""
     log_p = targets.logits.log_softmax(dim=1)
     num_classes = log_p.shape[1]
     if weight is None:
@@ -73,9 +87,13 @@ def center_aware_of(targets: ScoreTargets, log_own: Tensor, *, complement: bool,
     of_target = nn.functional.nll_loss(log_p, targets.target, weight, ignore_index=NO_INSTANCE, reduction="none")
     kappa = targets.similarity(log_own, elsewhere=1)
     loss = of_target * kappa
-    if complement and targets.background is not None:
-        of_background = -weight[targets.background] * log_p[:, targets.background]
-        loss = loss + torch.where(targets.foreground, (1 - kappa) * of_background, 0.0)
+    if complement is not None:
+        if not 0 <= complement < num_classes:
+            raise ValueError(
+                f"expected complement_column in [0, {num_classes}), a column of the logits, got {complement}"
+            )
+        of_column = -weight[complement] * log_p[:, complement]
+        loss = loss + torch.where(targets.foreground, (1 - kappa) * of_column, 0.0)
     return loss
 
 
@@ -89,13 +107,13 @@ class CenterAwareLoss(nn.Module):
         *,
         background: int | None = 0,
         complement: bool = False,
+        complement_column: int | None = None,
         weight: Tensor | None = None,
         covariance: Covariance = "mean",
     ) -> None:
         super().__init__()
-        if complement and background is None:
-            raise ValueError("complement=True gives 1 - kappa to the background column: expected background, got None")
         self.background, self.complement, self.covariance = background, complement, covariance
+        self.complement_column = _column(complement, complement_column, background)
         self.register_buffer("weight", weight)
 
     def forward(
@@ -112,10 +130,11 @@ class CenterAwareLoss(nn.Module):
             batch,
             background=self.background,
             complement=self.complement,
+            complement_column=self.complement_column,
             weight=self.weight,
             covariance=self.covariance,
         )
 
     def of_targets(self, targets: ScoreTargets, log_own: Tensor) -> Tensor:
         """The loss of each point (N,), where targets and ln κ of the members are known already."""
-        return center_aware_of(targets, log_own, complement=self.complement, weight=self.weight)
+        return center_aware_of(targets, log_own, complement=self.complement_column, weight=self.weight)

@@ -272,6 +272,7 @@ def center_aware(
     complement: bool = False,
     weight: Array | None = None,
     covariance: str = "mean",
+    column: int | None = None,
 ) -> float:
     """Eq. 10, with the background column at 1 on points of no instance."""
     _, q = score_map(p, covariance)
@@ -282,7 +283,7 @@ def center_aware(
             if p.instance[i] == -1:
                 q[i, background] = 1.0
             elif complement:
-                q[i, background] = 1.0 - q[i].max()
+                q[i, background if column is None else column] += 1.0 - q[i].max()
     losses = [
         _mean([float(-(factor * q[i] * log_p[i]).sum() / p.logits.shape[1]) for i in rows])
         for rows in _scored(p)

@@ -186,7 +186,8 @@ def _correlation_by_taps(features: Tensor, grad: Tensor, kernel_map: KernelMap) 
 
 def _product_by_columns(features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     weight = kernel.flatten(0, 1)  # (T·C, C')
-    return torch.cat([gathered @ weight for gathered in _gathered(features, kernel_map)])
+    blocks = [gathered @ weight for gathered in _gathered(features, kernel_map)]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
 def _correlation_by_columns(features: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:

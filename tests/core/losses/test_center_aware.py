@@ -33,6 +33,10 @@ LOSSES: dict[str, tuple[ScoreLoss, Callable[[Problem], float]]] = {
         lambda p: oracles.center_aware(p, covariance="independent"),
     ),
     "center complement": (CenterAwareLoss(complement=True), lambda p: oracles.center_aware(p, complement=True)),
+    "center complement column": (
+        CenterAwareLoss(complement=True, complement_column=3, weight=torch.tensor(WEIGHT)),
+        lambda p: oracles.center_aware(p, complement=True, column=3, weight=WEIGHT),
+    ),
     "center weight": (
         CenterAwareLoss(weight=torch.tensor(WEIGHT), complement=True),
         lambda p: oracles.center_aware(p, weight=WEIGHT, complement=True),
@@ -97,6 +101,10 @@ def test_errors_of_center_aware() -> None:
         center_aware(*example(), complement=True, background=None)
     with pytest.raises(ValueError, match=message):
         CenterAwareLoss(complement=True, background=None)
+    with pytest.raises(ValueError, match="complement_column=2 needs complement=True"):
+        CenterAwareLoss(complement_column=2)
+    with pytest.raises(ValueError, match=r"expected complement_column in \[0, 3\), a column of the logits, got 3"):
+        center_aware(*example(), complement=True, complement_column=3)
     with pytest.raises(ValueError, match=r"expected weight \(3,\), got \(4,\)"):
         center_aware(*example(), weight=torch.ones(4))
     with pytest.raises(ValueError, match=r"expected weight \(3,\), got \(3, 1\)"):

@@ -42,14 +42,16 @@ class Network(nn.Module):
 
     def __init__(self, num_classes: int, settings: Settings) -> None:
         super().__init__()
+        self.num_classes = num_classes
         width = 1.0 if settings.width is None else settings.width
         unet = BACKBONES[chosen(settings.backbone)](in_channels=3, width=width)
         self.backbone = MinkowskiBackbone(unet, chosen(settings.voxel_size))
         hidden, scale = [round(width * channels) for channels in HIDDEN], settings.offset_scale
         self.head: ProbabilisticHead | LearnableMarginHead
         if settings.method == "probabilistic":
+            columns = num_classes + (settings.score_loss == "complement")  # of the outer points of objects
             self.head = ProbabilisticHead(
-                unet.out_channels, num_classes, offset_scale=scale, initial_std=settings.initial_std, hidden=hidden
+                unet.out_channels, columns, offset_scale=scale, initial_std=settings.initial_std, hidden=hidden
             )
         else:
             self.head = LearnableMarginHead(unet.out_channels, num_classes, offset_scale=scale, hidden=hidden)
@@ -113,9 +115,17 @@ class Model:
 
     @torch.no_grad()
     def predict(self, data: Data, fabric: Fabric) -> tuple[GaussianEmbedding, Tensor]:
-        """Embeddings (N, 3) and probabilities (N, classes + 1) of the points of a scene."""
+        """Embeddings (N, 3) and probabilities (N, classes + 1) of the points of a scene.
+
+        Where outer points of objects have a column of their own, the background has 1 where it is likelier than all
+        else together, and 0 elsewhere: so clusterings leave out these points alone.
+        """
         output = self.network.to(fabric.device).eval()(data.to(fabric.device))
-        return output.embedding, output.probabilities
+        probabilities = output.probabilities
+        if probabilities.shape[1] > self.network.num_classes:
+            probabilities = probabilities[:, : self.network.num_classes].clone()
+            probabilities[:, 0] = (probabilities[:, 0] > 0.5).to(probabilities)
+        return output.embedding, probabilities
 
     def cluster(self, output: tuple[GaussianEmbedding, Tensor], setting: float | None = None) -> Instances:
         """The instances of a scene, by the parameter that was picked on held-out scenes if none is given."""
@@ -128,7 +138,7 @@ class Model:
 
 
 GRIDS: dict[Method, tuple[float, ...]] = {
-    "probabilistic": (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "probabilistic": (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
     "learnable-margin": (0.5, 0.6, 0.7, 0.8, 0.9),
 }
 

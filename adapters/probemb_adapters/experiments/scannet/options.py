@@ -41,8 +41,9 @@ class SharedSettings(TrainingSettings):
     initial_std: float | None = None
     """metres, about what sigma is before training (ScanNet: offset_scale, as in the paper; rooms: 0.3)"""
     score_loss: Literal["center-aware", "complement"] | None = None
-    """of the score maps; complement also teaches points of an object what it is not (ScanNet: center-aware, as in the
-    paper; rooms: complement)"""
+    """of the score maps; complement gives what the similarity to the centre leaves of an object's points to a column of
+    its own, so that scores rank them also where there is one class (ScanNet: center-aware, as in the paper; rooms:
+    complement)"""
     start_from: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
     """weights to start the backbone from: of this script, or a public semantic MinkUNet; what fits is taken"""
     kernel_order: KernelOrder | None = None

@@ -32,11 +32,13 @@ def new_model(method: Method, options: Options, fabric: Fabric) -> Model:
     return Model(network, classes, settings).on_engine(options.engine)
 
 
-def loss_of(method: Method, options: Options) -> nn.Module:
-    """The objective of a method."""
-    if method == "probabilistic":
-        return ProbabilisticEmbeddingLoss(CenterAwareLoss(complement=options.score_loss == "complement"))
-    return LearnableMarginLoss()
+def loss_of(model: Model, options: Options) -> nn.Module:
+    """The objective of a model's method."""
+    if model.method == "learnable-margin":
+        return LearnableMarginLoss()
+    if options.score_loss == "complement":
+        return ProbabilisticEmbeddingLoss(CenterAwareLoss(complement=True, complement_column=len(model.classes) + 1))
+    return ProbabilisticEmbeddingLoss()
 
 
 def train_model(
