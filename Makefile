@@ -90,7 +90,7 @@ $(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm
 	plotly, probemb_lib, probemb_adapters, probemb_shapes
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, \
-	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, probemb_lib, probemb_adapters, probemb_shapes, \
+	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, lightning, huggingface_hub, probemb_lib, probemb_adapters, probemb_shapes, \
 	pytest, hypothesis, mpmath, xdist, hatchling \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
