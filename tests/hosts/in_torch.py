@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -152,3 +153,9 @@ def torchvision_without_its_operators() -> None:
 
 
 LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+
+
+def numpy_names_of_before() -> None:
+    """What numpy 2.4 has no longer."""
+    for name, value in {"in1d": np.isin, "float": float, "bool": bool}.items():
+        setattr(np, name, value)

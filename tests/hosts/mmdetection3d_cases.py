@@ -11,13 +11,14 @@ import pytest
 import torch
 import torch_geometric  # noqa: F401  # before the stand-ins, which it would take for the packages
 from folders import folder_of
-from in_torch import put_in_place, torchvision_without_its_operators
+from in_torch import numpy_names_of_before, put_in_place, torchvision_without_its_operators
 from paths import PROJECT
 from torch import Tensor, nn
 
 MMDET3D = folder_of("MMDET3D", "open-mmlab/mmdetection3d")
 pytest.importorskip("mmengine", reason="mmengine is not installed: pip install mmengine mmcv-lite mmdet")
 torchvision_without_its_operators()
+numpy_names_of_before()
 put_in_place(("open3d", "lyft_dataset_sdk", "nuscenes", "numba", "cv2", "mmcv._ext"))
 import numba.core.errors
 

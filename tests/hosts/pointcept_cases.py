@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch_geometric  # noqa: F401  # before the stand-ins, which it would take for the packages
 from folders import folder_of
-from in_torch import put_in_place, spconv_in_torch, torchvision_without_its_operators
+from in_torch import numpy_names_of_before, put_in_place, spconv_in_torch, torchvision_without_its_operators
 from paths import PROJECT
 from pointcept_batch import pointcept_batch
 
@@ -21,7 +21,7 @@ spconv_in_torch()
 torchvision_without_its_operators()
 MISSING = ("torch_scatter", "torch_cluster", "pointops", "transformers", "peft", "flash_attn", "open3d", "cv2", "wandb")
 put_in_place(MISSING)
-setattr(np, "in1d", np.isin)  # noqa: B010  # numpy 2.4 has no in1d any more
+numpy_names_of_before()
 
 from pointcept.datasets.transform import Compose
 from pointcept.datasets.utils import collate_fn

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class SparseConvTensor:
-    """features (V, C), indices (V, 1 + D) int32 with the cloud first, each voxel once, the shape and number of clouds."""
+    """features (V, C), indices (V, 1 + D) int32, the cloud first, each voxel once; the shape and number of clouds."""
 
     def __init__(self, features: Tensor, indices: Tensor, spatial_shape: Sequence[int], batch_size: int) -> None:
         if indices.dtype != torch.int32 or indices.shape != (len(features), 1 + len(spatial_shape)):
