@@ -5,6 +5,7 @@
 # make bench        everything against what people use today: tables, a JSON file and a picture; a quarter of an hour
 # make bench-quick  the same in small sizes, two minutes
 # make gpu          everything that has a CUDA path, on a real GPU: tests and timings, four minutes; PY=python3 installs nothing
+# make hosts       the integrations on the hosts' own code: POINTCEPT=<clone> MMDET3D=<clone> and others, see tests/hosts
 # make versions     the core's tests on the oldest Python, torch, numpy and scipy that are declared and on the newest
 # make fuzz         10,000 damaged files of each format that is read: half an hour; SEED=1 draws others
 # make docs         the pages as HTML
@@ -25,7 +26,7 @@ comma := ,
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test minkowski check bench bench-quick gpu versions version fuzz docs clean
+.PHONY: help demo test minkowski check bench bench-quick gpu hosts versions version fuzz docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -70,6 +71,18 @@ gpu: $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.dev)
 		$$($(PY) -c 'import xdist; print("-n 8 --dist worksteal")' 2>/dev/null)
 	$(PY) benchmarks/gpu.py $(ARGS)
 
+# Packages that a host needs, such as mmengine and spconv, are looked for in HOST_SITE too: pip install --target it.
+# Each host in a process of its own, as their packages and stand-ins do not go together.
+HOST_SITE ?= .cache/hosts
+export POINTCEPT MMDET3D EMBEDSEG SPATIAL_EMBEDDINGS SOFTGROUP MASK3D TORCH_POINTS3D
+hosts: export PYTHONPATH := $(CURDIR):$(CURDIR)/adapters:$(CURDIR)/shapes:$(CURDIR)/tests/hosts:$(abspath $(HOST_SITE))
+hosts: $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.dev)
+	@echo "== The hosts' own code on this machine's CPU"
+	@for file in tests/hosts/*_cases.py; do \
+		$(PY) -m pytest -q -rs -s -p no:cacheprovider -o pythonpath="tests/helpers benchmarks studies" $$file $(ARGS); \
+		code=$$?; test $$code -eq 0 || test $$code -eq 5 || exit 1; \
+	done
+
 # The oldest are the bounds of pyproject.toml. Tests of Triton's kernels need a newer torch, and run in "make test".
 OLDEST := torch==2.6.0 numpy==1.24.0 scipy==1.10.0
 NEWEST := torch numpy scipy
@@ -110,7 +123,7 @@ $(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm
 	plotly, probemb_lib, probemb_adapters, probemb_shapes
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, \
-	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, probemb_lib, probemb_adapters, probemb_shapes, \
+	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, lightning, huggingface_hub, probemb_lib, probemb_adapters, probemb_shapes, \
 	pytest, hypothesis, mpmath, xdist, hatchling \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs

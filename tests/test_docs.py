@@ -19,7 +19,7 @@ import probemb_lib
 import probemb_lib.functional
 
 ROOT = PROJECT
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 PAGES = [*DOCS, *(p for p in sorted(ROOT.glob("*.md")))]
 TEST_CONVERT_RUNS = "tensors.md"
 CACHE = ".cache/furniture"  # as the pages name it
@@ -42,7 +42,7 @@ def blocks_of(page: Path, language: str) -> list[str]:
 
 def snippets(language: str) -> list[object]:
     return [
-        pytest.param(page, block, id=f"{page.stem}-{i}")
+        pytest.param(page, block, id=f"{page.relative_to(ROOT / 'docs').with_suffix('')}-{i}")
         for page in DOCS
         if page.name != TEST_CONVERT_RUNS
         for i, block in enumerate(blocks_of(page, language))
@@ -244,7 +244,8 @@ def test_api_page_has_every_public_name() -> None:
 
 def test_every_page_is_in_the_table_of_contents() -> None:
     (contents,) = re.findall(r"^```\{toctree\}\n.*?\n\n(.*?)^```$", text_of(ROOT / "docs" / "index.md"), re.M | re.S)
-    assert set(contents.split()) == {page.stem for page in DOCS} - {"index"}
+    pages = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in DOCS}
+    assert set(contents.split()) == pages - {"index"}
 
 
 def test_citation_has_the_version() -> None:
