@@ -41,9 +41,9 @@ SPACING = (2.0, 1.0, 1.0)
 CROP = (16, 48, 48)
 TEST, LARGE = (32, 128, 128), (128, 512, 512)
 TILE, OVERLAP = 64.0, 2 * RADII[1]  # an object at the border of one window is whole in the next
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
+THRESHOLDS = (0.05, 0.1, 0.2, 0.35)
 MIN_POINTS = 30
-STEPS, BATCH, RATE = 240, 2, 3e-3
+STEPS, BATCH, RATE = 400, 2, 3e-3
 
 
 class Network(nn.Module):
