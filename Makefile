@@ -1,4 +1,4 @@
-# make demo         train on generated chairs for some minutes, find the parts of real furniture, write a report
+# make demo         find nuclei in images, train on generated chairs for some minutes, find the parts of real furniture
 # make test         run all tests
 # make minkowski    build MinkowskiEngine, a second engine for ScanNet: some minutes, once; make test does so where it can
 # make check        formatting, lint and types
@@ -118,9 +118,9 @@ clean:
 
 # A stamp is written when everything of its extra is installed and can be imported, so an interrupted installation
 # goes on at the next call. Packages that an interruption left damaged are installed again, a torch that works never.
-$(VENV)/.demo: EXTRAS := partnet,train,baselines,viz
+$(VENV)/.demo: EXTRAS := partnet,train,baselines,viz,images
 $(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, sklearn, matplotlib, \
-	plotly, probemb_lib, probemb_adapters, probemb_shapes
+	plotly, imageio, tifffile, monai, probemb_lib, probemb_adapters, probemb_shapes
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, \
 	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, lightning, huggingface_hub, probemb_lib, probemb_adapters, probemb_shapes, \

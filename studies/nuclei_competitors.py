@@ -117,9 +117,12 @@ def embedding(kind: str, sides: Sides, budget: peers.Budget) -> Found:
 
     model = trained(settings, losses, sides, budget)
     if kind == "margin":
-        return {"learnable margin": evaluate(kind, fit(model, sides["val"])[0], sides["test"]).found}
+        return {"learnable margin": evaluate(kind, fit(model, sides["val"], None, (None,))[0], sides["test"]).found}
     ways = {kind: AFTERWARDS[:1], f"{kind}, refined": AFTERWARDS[-1:]}
-    return {name: evaluate(name, fit(model, sides["val"], way)[0], sides["test"]).found for name, way in ways.items()}
+    return {
+        name: evaluate(name, fit(model, sides["val"], way, (None,))[0], sides["test"]).found
+        for name, way in ways.items()
+    }
 
 
 def foreground(sides: Sides, budget: peers.Budget) -> Found:

@@ -446,6 +446,17 @@ def test_the_whole_is_left_out_where_it_is_too_large(monkeypatch: pytest.MonkeyP
     assert [len(curve.x) for curve in results.growth] == [2, 1]
 
 
+def test_nuclei_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("monai")
+    nuclei_volumes = importlib.import_module("nuclei_volumes")
+    monkeypatch.setattr(nuclei_volumes, "in_new_process", call_directly)
+    monkeypatch.setattr(nuclei_volumes, "THRESHOLDS", (0.2, 0.4))
+    numbers = nuclei_volumes.benchmark(quick=True).numbers
+    assert numbers["steps"] == 4
+    assert [row["voxels"] for row in numbers["volumes"]] == [12_800, 23_040]
+    assert all(row["nuclei"] > 0 and 0 <= row["ap75"] <= row["ap50"] <= 1 for row in numbers["volumes"])
+
+
 def test_pointnet2() -> None:
     pytest.importorskip("h5py")
     pointnet2 = importlib.import_module("pointnet2")

@@ -198,7 +198,8 @@ def test_truth_has_full_marks() -> None:
     model = Oracle(some_model().network, some_model().settings)
     fitted, value = fit(model, IMAGES)
     assert value == 1.0
-    assert set(fitted.fitted) == {"threshold", "min_score", "min_pixels", "refine", "join"}
+    assert set(fitted.fitted) == {"threshold", "min_score", "min_pixels", "refine", "join", "diameter"}
+    assert fitted.settings.diameter is None  # of equal settings, the first
     evaluation = evaluate("truth", fitted, IMAGES)
     assert evaluation.ap == {f"AP{t}": 1.0 for t in range(50, 95, 5)} | {"AP": 1.0}
     assert evaluation.image_ap == 1.0
@@ -208,7 +209,7 @@ def test_truth_has_full_marks() -> None:
 def test_margins_are_fitted_too() -> None:
     model = some_model("margin")
     fitted, _ = fit(model, IMAGES)
-    assert set(fitted.fitted) == {"min_score", "min_pixels"}
+    assert set(fitted.fitted) == {"min_score", "min_pixels", "diameter"}
     assert len(evaluate("margin", fitted, IMAGES).found) == 2
 
 

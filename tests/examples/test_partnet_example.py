@@ -263,3 +263,5 @@ def test_the_demo(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "Generated chairs, trained from scratch just now" in page
     assert "Real furniture" in page
+    assert "AP50 by image" in done.stdout
+    assert read_metrics(tmp_path / "nuclei")["methods"]["probabilistic"]["images"] == 4

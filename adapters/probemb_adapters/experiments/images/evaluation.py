@@ -22,8 +22,9 @@ from probemb_lib.metrics import LabelImageAP
 
 Output = tuple[GaussianEmbedding, Tensor]
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-MIN_SCORES = (0.5, 0.65, 0.75)
+THRESHOLDS = (0.2, 0.35, 0.5, 0.6, 0.7, 0.8)
+MIN_SCORES = (0.5, 0.65, 0.75, 0.85)
+DIAMETERS = (None, 20.0)  # of the usual object, pixels; None: images as they are
 AFTERWARDS = ((False, None), (True, None), (True, 0.15), (True, 0.3))  # refine, and join objects so similar
 MIN_PIXELS = (10, 20, 30)
 RADII = (2, 3, 5, 8)  # pixels between peaks of the distance
@@ -105,19 +106,35 @@ def fit(
     model: Model,
     images: Sequence[LabelledImage],
     afterwards: Sequence[tuple[bool, float | None]] | None = None,
+    diameters: Sequence[float | None] = DIAMETERS,
 ) -> tuple[Model, float]:
-    """The model with the settings of the clustering that have the highest AP50 on validation images, and that AP50.
+    """The model with the settings that have the highest AP50 on validation images, and that AP50.
+
+    What is found at the first diameter with the settings fitted there says how much to magnify for the next ones.
 
     Args:
         afterwards: values of refine and join to choose from; None: `AFTERWARDS`.
+        diameters: to magnify to, the first of them None.
     """
+    best, value = model, -1.0
+    for diameter in diameters:
+        candidate = best.with_settings(replace(best.settings, diameter=diameter))
+        candidate, of_candidate = _fit_clustering(candidate, images, afterwards or AFTERWARDS)
+        if of_candidate > value:
+            best, value = candidate, of_candidate
+    return best, value
+
+
+def _fit_clustering(
+    model: Model, images: Sequence[LabelledImage], afterwards: Sequence[tuple[bool, float | None]]
+) -> tuple[Model, float]:
     outputs = predict_all(model, images, "validation")
     margin = model.settings.embedding == "margin"
     candidates, values = [], []
     for threshold in tqdm((model.settings.threshold,) if margin else THRESHOLDS, desc="fitting", unit="threshold"):
         of_threshold = replace(model.settings, threshold=threshold)
         proposals = [model.with_settings(of_threshold).proposals(*output, min(MIN_SCORES)) for output in outputs]
-        for min_score, (refine, join) in product(MIN_SCORES, ((False, None),) if margin else afterwards or AFTERWARDS):
+        for min_score, (refine, join) in product(MIN_SCORES, ((False, None),) if margin else afterwards):
             chosen = replace(of_threshold, min_score=min_score, refine=refine, join=join, min_pixels=1)
             finished = [
                 model.with_settings(chosen).finish(found, *output)

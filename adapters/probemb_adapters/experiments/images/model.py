@@ -139,7 +139,7 @@ class Model:
         """What is chosen on validation."""
         s = self.settings
         own = {} if s.embedding == "margin" else {"threshold": s.threshold, "refine": s.refine, "join": s.join}
-        return {**own, "min_score": s.min_score, "min_pixels": s.min_pixels}
+        return {**own, "min_score": s.min_score, "min_pixels": s.min_pixels, "diameter": s.diameter}
 
     @torch.no_grad()
     def predict(self, image: Array) -> tuple[GaussianEmbedding, Tensor]:
