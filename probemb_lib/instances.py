@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from probemb_lib.gaussian import GaussianEmbedding
+from probemb_lib.gaussian import GaussianEmbedding, check_embedding
+from probemb_lib.similarity import log_bhattacharyya_paired
 
 Own = TypeVar("Own", bound="Instances")
 
@@ -58,6 +59,43 @@ class Instances:
         tensor([2, 2, 0])
         """
         return torch.nn.functional.pad(self.semantic, (0, 1), value=none)[self.label]  # −1 reads the last
+
+    def uncertainty(self, embedding: GaussianEmbedding) -> Tensor:
+        """How unsure it is that a point belongs to its instance: 1 − s_k κ(x_i, k), of the instance k of point i.
+
+        s is the instance's score, κ the similarity of the point to its Gaussian: probabilities, as far as they are
+        calibrated, that the instance is one and that the point is of it. Not part of the paper, which reads σ as the
+        uncertainty; σ is the scale of what a point belongs to, and says little about errors (docs/results.md).
+
+        Args:
+            embedding: N Gaussians, those that were clustered.
+
+        Returns:
+            (N,) in [0, 1], 1 outside all instances; float32 or better.
+
+        Raises:
+            TypeError, ValueError: no Gaussians, or not N of D dimensions.
+
+        >>> from probemb_lib import greedy_cluster
+        >>> points = GaussianEmbedding(torch.tensor([[0.0], [1.0], [9.0]]), torch.zeros(3, 1))
+        >>> found = greedy_cluster(points, torch.tensor([[0.1, 0.9], [0.2, 0.8], [1.0, 0.0]]))
+        >>> found.uncertainty(points)  # 1 − 0.9, 1 − 0.9 exp(−1/8), none
+        tensor([0.1000, 0.2058, 1.0000])
+        """
+        x = check_embedding(embedding, "embedding")
+        if x.mean.shape != (self.label.shape[0], self.embedding.dim):
+            raise ValueError(
+                f"embedding: expected the mean of the {self.label.shape[0]} points that were clustered, in "
+                f"{self.embedding.dim} dimensions, got {tuple(x.mean.shape)}"
+            )
+        inside = self.label >= 0
+        own = self.label[inside]
+        sure = self.score[own] * self._log_similarity(x.select(inside), self.embedding.select(own)).exp()
+        return sure.new_ones(inside.shape).masked_scatter(inside, 1 - sure)
+
+    def _log_similarity(self, points: GaussianEmbedding, own: GaussianEmbedding) -> Tensor:
+        """ln κ of points with the Gaussians of their instances, row by row."""
+        return log_bhattacharyya_paired(points, own.to(dtype=points.mean.dtype))
 
     def cloud_masks(self, num_clouds: int | None = None) -> list[Tensor]:
         """(K_b, N_b) bool for each cloud: :meth:`masks` of :meth:`split`, so the memory of one cloud times another's

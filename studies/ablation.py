@@ -376,24 +376,36 @@ def summary(
     """The table; and for each row but the reference the difference with its interval, in points of mAP."""
     done = finished(read_lines(options.csv), study)
     complete = {row: complete_seeds(row, done, study, options) for row in [reference, *rows]}
+
+    def of_seeds(row: str) -> dict[int, list[float]]:
+        """The means over categories at each IoU, by seed."""
+        if not options.without_classes:
+            return {
+                s: [_mean(c[i] for c in per.values()) for i in IOUS] for s, per in by_seed(row, done, study).items()
+            }
+        found = load_metrics(row, complete[row], study, options)
+        return {s: [_mean(part_map(found[c, s], i) for c in study.categories) for i in IOUS] for s in complete[row]}
+
     shown, differences = [], {}
+    of_reference = of_seeds(reference)
     for row in tqdm(rows, desc="intervals", unit="row", leave=False):
-        seeds = complete[row]
-        ours = load_metrics(row, seeds, study, options)
-        by_seed = {iou: [np.mean([part_map(ours[c, s], iou) for c in study.categories]) for s in seeds] for iou in IOUS}
-        means: list[Any] = [float(np.mean(v)) if v else None for v in by_seed.values()]
-        spread = float(np.std(by_seed[IOU], ddof=1)) if len(seeds) > 1 else None
-        common = [s for s in seeds if s in complete[reference]]
-        cells: list[Any] = [len(seeds), *means, spread, None, None, None]
-        if row != reference and common:
-            pair = (load_metrics(r, common, study, options) for r in (row, reference))
+        ours = of_seeds(row)
+        means = [_mean(v[i] for v in ours.values()) if ours else None for i in range(len(IOUS))]
+        at = {s: v[IOUS.index(IOU)] for s, v in ours.items()}
+        spread = float(np.std(list(at.values()), ddof=1)) if len(at) > 1 else None
+        cells: list[Any] = [len(ours), *means, spread, None, None, None]
+        if row != reference and (both := [s for s in at if s in of_reference]):
+            cells[-3] = _mean(at[s] - of_reference[s][IOUS.index(IOU)] for s in both)
+            cells[-1] = paper.get(ROWS[row][1])
+        if row != reference and (both := [s for s in complete[row] if s in complete[reference]]):
+            pair = (load_metrics(r, both, study, options) for r in (row, reference))
             low, middle, high = paired_bootstrap(*pair, iou=IOU, resamples=options.resamples)
             differences[row] = (middle, low, high)
-            cells[-3:] = [middle, f"{low:+.1f} … {high:+.1f}", paper.get(ROWS[row][1])]
+            cells[-3:-1] = [middle, f"{low:+.1f} … {high:+.1f}"]
         shown.append(Row(row, cells))
     heads = [
         "seeds",
-        *(f"mAP @{iou}" for iou in by_seed),
+        *(f"mAP @{iou}" for iou in IOUS),
         f"spread @{IOU}",
         f"difference @{IOU}",
         "95 % interval",
@@ -404,6 +416,20 @@ def summary(
     if diverged:
         text += f"; trainings that diverged: {', '.join(diverged)}"
     return Table(study.title, heads, shown, text=text), differences
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def by_seed(row: str, done: dict[Run, dict[str, str]], study: Study) -> dict[int, dict[str, dict[float, float]]]:
+    """Part mAP of the seeds that are complete, by seed, category and IoU, from the lines alone."""
+    lines = {run: line for run, line in done.items() if run.row == row and line[f"part mAP {IOU}"]}
+    seeds = [s for s in sorted({run.seed for run in lines}) if all(Run(row, c, s) in lines for c in study.categories)]
+    return {
+        s: {c: {iou: float(lines[Run(row, c, s)][f"part mAP {iou}"]) for iou in IOUS} for c in study.categories}
+        for s in seeds
+    }
 
 
 def what_is_measured(options: Options) -> str:
@@ -472,6 +498,32 @@ def plot(
     plt.close(figure)
 
 
+def plot_families(rows: Sequence[str], done: dict[Run, dict[str, str]], study: Study, path: Path) -> None:
+    """Differences to the deterministic reference by category, mean of the seeds, beside the paper's."""
+    printed = {line["model"]: line for line in read_paper("ablation_table2.csv")}
+    columns = ("chair", "lamp", "storage", "table")  # of the paper's table, in the order of FAMILIES
+    figure, axes = plt.subplots(1, len(rows), figsize=(1 + 2.6 * len(rows), 3.2), sharey=True, squeeze=False)
+    reference = by_seed(REFERENCE, done, study)
+    for ax, row in zip(axes[0], rows, strict=True):
+        ours = by_seed(row, done, study)
+        common = [s for s in ours if s in reference]
+        gain = [np.mean([ours[s][c][IOU] - reference[s][c][IOU] for s in common]) for c in study.categories]
+        ax.bar(np.arange(len(gain)) - 0.2, gain, 0.4, color="tab:blue", label=f"measured, {len(common)} seed(s)")
+        if of_paper := printed.get(ROWS[row][1]):
+            base = printed[TABLE_2[REFERENCE][1]]
+            theirs = [float(of_paper[c]) - float(base[c]) for c in columns]
+            ax.bar(np.arange(len(theirs)) + 0.2, theirs, 0.4, color="tab:orange", label="paper, on PartNet")
+        ax.axhline(0, color="0.6", lw=1)
+        ax.set_xticks(range(len(FAMILIES)), ["Chair", "Lamp", "Storage", "Table"], fontsize=8)
+        ax.set_title(f"{row}, mean {np.mean(gain):+.1f}", fontsize=9)
+    axes[0, 0].set_ylabel(f"part mAP @{IOU} less deterministic", fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    plt.close(figure)
+
+
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     study = Study.of(options)
@@ -494,6 +546,13 @@ def main() -> None:
     name = f"{options.study}-{study.data}-{study.level}{'-without-classes' if options.without_classes else ''}"
     write_table(table, options.output / f"{name}.csv")
     print(f"runs     {options.csv}\ntable    {options.output / f'{name}.csv'}")
+    done = finished(read_lines(options.csv), study)
+    compared = [
+        row for row in rows if row != REFERENCE and {*by_seed(row, done, study)} & {*by_seed(REFERENCE, done, study)}
+    ]
+    if compared and study.categories == FAMILIES and not options.without_classes:
+        plot_families(compared, done, study, options.output / f"{name}-families.png")
+        print(f"picture  {options.output / f'{name}-families.png'}")
     if differences:
         plot(differences, paper, reference, study, options, options.output / f"{name}.png")
         print(f"picture  {options.output / f'{name}.png'}")

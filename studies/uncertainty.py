@@ -1,9 +1,10 @@
-"""Is sigma worth something? What the uncertainty of trained models says about their errors.
+"""What trained models know of their errors: sigma, and the uncertainty of a point in its instance.
 
-For each variant of the embedding, on the test shapes of its models: whether a larger sigma marks points that were
-grouped wrongly (AUROC), whether it rises towards the borders of parts, as the paper says (its Fig. 5), and whether the
-similarity to the seed is the probability of belonging to the seed's part (reliability). The first two over whole
-shapes, where large parts have large sigma and are found more often, and within each part, where size plays no role:
+For each variant of the embedding, on the test shapes of its models: whether a larger sigma, and a larger
+`Instances.uncertainty`, marks points that were grouped wrongly (AUROC), whether sigma rises towards the borders of
+parts, as the paper says (its Fig. 5), and whether the similarity to the found instance is the probability of belonging
+to the part of its seed (reliability). The first two over whole shapes, where large parts have large sigma and are found
+more often, and within each part, where size plays no role:
 
     python studies/uncertainty.py                                  the checkpoint of the project
     python studies/uncertainty.py --models runs/*/model.safetensors    models of one variant make one row
@@ -55,6 +56,8 @@ class Options:
     """of examples/partnet_pointnet2.py, of variants with one sigma a point: probabilistic or isotropic"""
     points: int = 10_000
     """points of a test shape"""
+    refine: bool = False
+    """instances refined by their members"""
     resamples: int = 500
     """of test shapes, for the intervals"""
     output: Path = Path("runs/uncertainty")
@@ -67,9 +70,10 @@ class Points:
 
     part: Any  # (n,)
     log_std: Any  # (n,) mean ln σ over the axes
+    uncertainty: Any  # (n,) 1 − score κ, of the instance of the point
     wrong: Any  # (n,) bool: not in the found instance that matches the part, or there is none
     distance: Any  # (n,) to the nearest point of another part, nan in a shape of one part
-    kappa: Any  # (n,) similarity to the seed of the found instance
+    kappa: Any  # (n,) similarity to the Gaussian of the found instance: that of its seed, or of all when refined
     with_seed: Any  # (n,) bool: of the same part as the seed
 
 
@@ -83,18 +87,17 @@ def measure(model: partnet.Model, options: Options, fabric: Fabric) -> list[Poin
         embedding, probabilities = model.predict(data, fabric)
         # Every point is clustered: what is asked is how points are grouped, not which are background.
         foreground = probabilities if model.background is None else probabilities[:, 1:]
-        found = greedy_cluster(embedding, foreground, threshold=model.threshold, background=None)
+        found = greedy_cluster(embedding, foreground, threshold=model.threshold, background=None, refine=options.refine)
         part, label = data.instance, found.label
         rows = (part >= 0).nonzero().squeeze(1)
         of_found = match_instances(part, label)  # (K,) the true part, −1 none
-        kappa = log_bhattacharyya_paired(embedding, embedding.select(found.seed[label])).exp()
+        kappa = log_bhattacharyya_paired(embedding, found.embedding.select(label)).exp()
         wrong = of_found[label] != part
         with_seed = part[found.seed[label]] == part
         distance = distance_to_other_parts(data.pos[rows].numpy(), part[rows].numpy())
-        part, log_std, wrong, kappa, with_seed = (
-            t[rows].numpy() for t in (part, embedding.log_std.mean(1), wrong, kappa, with_seed)
-        )
-        measured.append(Points(part, log_std, wrong, distance, kappa, with_seed))
+        of_points = (part, embedding.log_std.mean(1), found.uncertainty(embedding), wrong, kappa, with_seed)
+        part, log_std, uncertainty, wrong, kappa, with_seed = (t[rows].numpy() for t in of_points)
+        measured.append(Points(part, log_std, uncertainty, wrong, distance, kappa, with_seed))
     return [points for points in measured if len(points.wrong)]
 
 
@@ -111,10 +114,15 @@ def distance_to_other_parts(positions: Any, part: Any) -> Any:
 # --- numbers
 
 
-def auroc(points: Points, rows: Any) -> float:
-    """The probability that a wrongly grouped point has a larger σ than a rightly grouped one; nan if all are alike."""
-    wrong = points.wrong[rows]
-    return float(roc_auc_score(wrong, points.log_std[rows])) if 0 < wrong.sum() < len(wrong) else float("nan")
+def auroc(points: Points, rows: Any, quantity: str = "log_std") -> float:
+    """The probability that a wrongly grouped point has a larger σ, or another quantity, than a rightly grouped one; nan
+    if all are alike."""
+    wrong, value = points.wrong[rows], getattr(points, quantity)[rows]
+    return float(roc_auc_score(wrong, value)) if 0 < wrong.sum() < len(wrong) else float("nan")
+
+
+def auroc_of_uncertainty(points: Points, rows: Any) -> float:
+    return auroc(points, rows, "uncertainty")
 
 
 def border_correlation(points: Points, rows: Any) -> float:
@@ -123,6 +131,9 @@ def border_correlation(points: Points, rows: Any) -> float:
     if len(distance) < 3 or not np.isfinite(distance).all() or np.ptp(log_std) == 0 or np.ptp(distance) == 0:
         return float("nan")
     return float(spearmanr(log_std, distance).statistic)
+
+
+NUMBERS = {auroc: "AUROC σ", auroc_of_uncertainty: "AUROC uncertainty", border_correlation: "ρ(σ, distance)"}
 
 
 def of_shapes(shapes: Sequence[Points], number: Callable[[Points, Any], float]) -> Any:
@@ -172,7 +183,7 @@ def plot(models: dict[str, list[Points]], path: Path) -> None:
         right.plot(mean, share, "o-", label=f"{name}, gap {gap:.2f}")
     left.set(xlabel="distance to the nearest point of another part", ylabel="mean ln σ", title="σ towards the borders")
     right.plot([0, 1], [0, 1], color="0.6", lw=1)
-    right.set(xlabel="similarity κ to the seed", ylabel="share of the seed's part", title="Reliability")
+    right.set(xlabel="similarity κ to the instance", ylabel="share of the seed's part", title="Reliability")
     right.legend(frameon=False)
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
@@ -196,12 +207,12 @@ def main() -> None:
     rows = []
     for name, shapes in measured.items():
         cells: list[Any] = [len(models[name]), len(shapes), 100 * float(np.mean([s.wrong.mean() for s in shapes]))]
-        for number, of_each in product((auroc, border_correlation), (of_shapes, within_parts)):
+        for number, of_each in product(NUMBERS, (of_shapes, within_parts)):
             values = of_each(shapes, number)
             cells += [float(np.nanmean(values)), interval(values, options.resamples)]
         rows.append(Row(name, [*cells, reliability(shapes)[2]]))
     heads = ["models", "shapes", "wrong, %"]
-    for what, where in product(("AUROC", "ρ(σ, distance)"), ("shape", "part")):
+    for what, where in product(NUMBERS.values(), ("shape", "part")):
         heads += [f"{what}, {where}", "95 %"]
     heads.append("reliability gap")
     table = Table("Uncertainty and errors on test shapes", heads, rows, decimals=2)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.instances import Instances
 
 
@@ -37,6 +38,10 @@ class MarginInstances(Instances):
         mask = torch.zeros((len(self), self.label.shape[0]), dtype=torch.bool, device=self.label.device)
         mask[self._of_member(), self.member] = True
         return mask
+
+    def _log_similarity(self, points: GaussianEmbedding, own: GaussianEmbedding) -> Tensor:
+        """ln φ = −½ Σ_d Δ_d² / σ_d², by the margins of the instances."""
+        return -0.5 * ((points.mean - own.mean) / own.std).square().sum(1)
 
     def keep(self, mask: Tensor) -> MarginInstances:
         """Only some of the instances, with their whole masks; see :meth:`Instances.keep`.

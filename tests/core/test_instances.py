@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -14,13 +15,18 @@ from probemb_lib import GaussianEmbedding, Instances, MarginInstances, greedy_cl
 ROWS = ("semantic", "score", "seed", "batch")
 
 
-def found_by(method: str) -> Instances:
-    """Blobs of two clouds, points of both mixed; the masks of "margins" share points."""
+def points_of() -> GaussianEmbedding:
+    """Blobs in a plane, each point with a σ of its own."""
     g = torch.Generator().manual_seed(0)
     center = torch.randn(12, 2, generator=g)
     mean = center[torch.arange(600) % 12] + 0.2 * torch.randn(600, 2, generator=g)
-    x = GaussianEmbedding(mean, torch.rand(600, 1, generator=g) - 1.5)
-    p, batch = torch.rand(600, 3, generator=g), torch.arange(600) // 12 % 2
+    return GaussianEmbedding(mean, torch.rand(600, 1, generator=g) - 1.5)
+
+
+def found_by(method: str) -> Instances:
+    """In the blobs of two clouds, points of both mixed; the masks of "margins" share points."""
+    x, p = points_of(), torch.rand(600, 3, generator=torch.Generator().manual_seed(1))
+    batch = torch.arange(600) // 12 % 2
     if method == "greedy":
         return greedy_cluster(x, p, batch=batch, min_score=0.5)
     return margin_cluster(x, p, batch=batch, min_points=5, class_aware=False)
@@ -60,6 +66,42 @@ def test_classes_and_masks_by_cloud(method: str) -> None:
     assert [tuple(m.shape) for m in masks][2] == (0, 0)
     for b, mask in enumerate(masks[:2]):
         assert_same(mask, found.masks()[found.batch == b][:, found.point_batch == b])
+
+
+@METHODS
+def test_uncertainty_in_loops(method: str) -> None:
+    found, x = found_by(method), points_of()
+    expected = []
+    for i, k in enumerate(found.label.tolist()):
+        if k < 0:
+            expected.append(1.0)
+            continue
+        pairs = zip(x.mean[i].tolist(), found.embedding.mean[k].tolist(), strict=True)
+        s, t = (math.exp(float(log_std)) for log_std in (x.log_std[i], found.embedding.log_std[k]))
+        kappa = 1.0
+        for a, b in pairs:
+            if method == "greedy":  # of two normal densities, ∫ √(p q)
+                kappa *= math.sqrt(2 * s * t / (s * s + t * t)) * math.exp(-((a - b) ** 2) / (4 * (s * s + t * t)))
+            else:
+                kappa *= math.exp(-((a - b) ** 2) / (2 * t * t))
+        expected.append(1 - float(found.score[k]) * kappa)
+    torch.testing.assert_close(found.uncertainty(x), torch.tensor(expected), rtol=0, atol=1e-5)
+    kept = found.keep(found.score > found.score.median())
+    assert torch.equal(kept.uncertainty(x)[kept.label < 0].unique(), torch.ones(1))
+    for cloud, rows in zip(found.split(), (found.point_batch == 0, found.point_batch == 1), strict=True):
+        torch.testing.assert_close(cloud.uncertainty(x.select(rows)), found.uncertainty(x)[rows], rtol=0, atol=1e-6)
+
+
+def test_uncertainty_of_other_points() -> None:
+    found, x = found_by("greedy"), points_of()
+    with pytest.raises(ValueError, match="expected the mean of the 600 points that were clustered, in 2 dimensions"):
+        found.uncertainty(x.select(torch.arange(5)))
+    with pytest.raises(ValueError, match="in 2 dimensions"):
+        found.uncertainty(GaussianEmbedding(torch.zeros(600, 3), torch.zeros(600, 1)))
+    none = greedy_cluster(x.select(torch.arange(0)), torch.zeros(0, 3))
+    assert none.uncertainty(x.select(torch.arange(0))).shape == (0,)
+    double = x.to(dtype=torch.float64)
+    assert found.uncertainty(double).dtype == torch.float64
 
 
 @METHODS

@@ -12,7 +12,7 @@ from paths import PROJECT
 
 def points(log_std: np.ndarray, wrong: np.ndarray, part: np.ndarray, distance: np.ndarray) -> uncertainty.Points:
     n = len(part)
-    return uncertainty.Points(part, log_std, wrong, distance, np.linspace(0, 1, n), np.arange(n) % 2 == 0)
+    return uncertainty.Points(part, log_std, -log_std, wrong, distance, np.linspace(0, 1, n), np.arange(n) % 2 == 0)
 
 
 def test_auroc_is_the_share_of_pairs_in_order() -> None:
@@ -22,6 +22,7 @@ def test_auroc_is_the_share_of_pairs_in_order() -> None:
     expected = np.mean([a > b for a in log_std[wrong] for b in log_std[~wrong]])
     assert uncertainty.auroc(one, slice(None)) == pytest.approx(expected)
     assert np.isnan(uncertainty.auroc(one, wrong))  # all of them wrong
+    assert uncertainty.auroc_of_uncertainty(one, slice(None)) == pytest.approx(1 - expected)  # −σ in this test
 
 
 def test_parts_apart_from_their_size() -> None:
@@ -51,11 +52,11 @@ def test_reliability_of_a_calibrated_similarity() -> None:
     rng = np.random.default_rng(0)
     kappa = rng.random(100_000)
     zero = np.zeros(100_000)
-    calibrated = uncertainty.Points(zero, zero, zero, zero, kappa, rng.random(100_000) < kappa)
+    calibrated = uncertainty.Points(zero, zero, zero, zero, zero, kappa, rng.random(100_000) < kappa)
     mean, share, gap = uncertainty.reliability([calibrated])
     np.testing.assert_allclose(mean, share, atol=0.02)
     assert gap < 0.01
-    _, _, gap = uncertainty.reliability([uncertainty.Points(zero, zero, zero, zero, kappa, zero > 1)])
+    _, _, gap = uncertainty.reliability([uncertainty.Points(zero, zero, zero, zero, zero, kappa, zero > 1)])
     assert gap == pytest.approx(0.5, abs=0.01)
 
 
