@@ -220,15 +220,15 @@ def _unit_range(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.clip((x - low) / max(high - low, 1e-9), 0, 1)
 
 
-def draw_cloud(axis: Any, pos: np.ndarray[Any, Any], color: Any) -> None:
-    """Points (N, 3), z up, on a 3-D axis without frame, in equal proportions."""
+def draw_cloud(axis: Any, pos: np.ndarray[Any, Any], color: Any, *, size: float = 1.2, zoom: float = 1.35) -> None:
+    """Points (N, 3), z up, on a 3-D axis without frame, in equal proportions; ``size`` of a point in square points."""
     x, y, z = pos[:, 0], pos[:, 1], pos[:, 2]
-    axis.scatter(x, y, z, c=color, s=1.2, linewidths=0, depthshade=False)
+    axis.scatter(x, y, z, c=color, s=size, linewidths=0, depthshade=False)
     half = max(float(np.ptp(pos, axis=0).max()) / 2, 1e-6) if len(pos) else 1.0
     center = (pos.max(0) + pos.min(0)) / 2 if len(pos) else np.zeros(3)
     axis.set_xlim(center[0] - half, center[0] + half)
     axis.set_ylim(center[1] - half, center[1] + half)
     axis.set_zlim(center[2] - half, center[2] + half)
-    axis.set_box_aspect((1, 1, 1), zoom=1.35)
+    axis.set_box_aspect((1, 1, 1), zoom=zoom)
     axis.view_init(elev=20, azim=-60)
     axis.set_axis_off()

@@ -1,0 +1,151 @@
+"""One picture of what the library does: input, instances found, and how unsure each point is of its own.
+
+Nuclei by their checkpoint, on test images, and chairs and lamps by theirs, on generated test shapes. Of each kind the
+typical one is drawn: of the first 31 the one with the median share of objects found.
+
+    python studies/overview.py --output docs/images/overview.png
+"""
+
+from __future__ import annotations
+
+import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
+
+# isort: split
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from probemb_adapters.experiments import partnet
+from probemb_adapters.experiments.images.model import Model as ImageModel
+from probemb_adapters.files import replaced_file
+from probemb_adapters.images.nuclei import read_nuclei, read_sides
+from probemb_adapters.report.overlays import overlay
+from probemb_adapters.report.pictures import GREY, draw_cloud, instance_colors, match_instances, z_up
+from probemb_adapters.training import start_fabric
+from probemb_lib import Instances
+from probemb_shapes.demo_data import PROJECT, partnet_folder
+
+COUNT = 31
+COLUMNS = ("input", "found", "uncertainty")
+CHECKPOINTS = PROJECT / "checkpoints"
+NUCLEI = PROJECT / "data" / "nuclei" / "nuclei.npz"
+
+
+@dataclass
+class Options:
+    """Where to draw."""
+
+    output: Path = Path("runs/overview.png")
+    """the picture"""
+
+
+class Result(NamedTuple):
+    """What was found in a cloud (N, 3) or in the pixels of an image (H, W), and the share of true objects found."""
+
+    input: Any
+    found: Instances
+    uncertainty: Tensor
+    share: float
+
+
+def share_found(truth: Tensor, found: Instances) -> float:
+    matched = match_instances(truth, found.label)
+    return int((matched >= 0).sum()) / max(1, len(truth[truth >= 0].unique()))
+
+
+def of_shapes(checkpoint: Path) -> list[Result]:
+    """The first test shapes of the checkpoint's own category."""
+    model, results = partnet.Model.load(checkpoint), []
+    model = replace(model, settings=replace(model.settings, refine=True))
+    fabric = start_fabric(accelerator="cpu", devices=1, precision="32-true", log_dir=None)
+    settings = model.options(points=2_048)
+    test = partnet.read_split(partnet_folder(settings.category, settings.generated_shapes, fabric), settings, "test")
+    for i in tqdm(range(COUNT), desc=checkpoint.stem, unit="shape"):
+        data = test[i]
+        embedding, probabilities = model.predict(data, fabric)
+        found = model.cluster(embedding, probabilities)
+        results.append(Result(data.pos, found, found.uncertainty(embedding), share_found(data.instance, found)))
+    return results
+
+
+def of_images(checkpoint: Path) -> list[Result]:
+    """The first test images."""
+    model, results = ImageModel.load(checkpoint), []
+    for image in tqdm(read_sides(read_nuclei(NUCLEI), NUCLEI)["test"][:COUNT], desc=checkpoint.stem, unit="image"):
+        embedding, probabilities = model.predict(image.image)
+        found = model.cluster(embedding, probabilities)
+        truth = torch.from_numpy(image.label.astype(np.int64).ravel()) - 1  # type: ignore[union-attr]
+        results.append(Result(image.image, found, found.uncertainty(embedding), share_found(truth, found)))
+    return results
+
+
+def typical(results: Sequence[Result]) -> Result:
+    """The one with the median share of objects found."""
+    return sorted(results, key=lambda result: result.share)[len(results) // 2]
+
+
+def draw_shape(figure: Figure, row: int, rows: int, result: Result) -> None:
+    colors = np.vstack([instance_colors(len(result.found)), GREY])
+    unsure = matplotlib.colormaps["viridis"](spread(result.uncertainty.numpy()))
+    shown = [[GREY], colors[result.found.label.numpy()], unsure]
+    for column, color in enumerate(shown):
+        axis = figure.add_subplot(rows, len(shown), len(shown) * row + column + 1, projection="3d")
+        draw_cloud(axis, z_up(result.input.numpy(), "y"), color, size=4, zoom=1.3)
+        head(axis, row, column)
+
+
+def draw_image(figure: Figure, row: int, rows: int, result: Result) -> None:
+    image, label = result.input, result.found.label.numpy().reshape(result.input.shape) + 1
+    nothing = np.zeros_like(label)
+    inside = label > 0
+    unsure = np.ma.masked_all(label.shape)
+    unsure[inside] = spread(result.uncertainty.numpy().reshape(label.shape)[inside])
+    for column in range(len(COLUMNS)):
+        axis = figure.add_subplot(rows, len(COLUMNS), len(COLUMNS) * row + column + 1)
+        if column == 1:
+            axis.imshow(overlay(image, label, instance_colors(len(result.found))))
+        else:
+            axis.imshow(overlay(image, nothing, np.zeros((0, 3))))
+        if column == 2:
+            axis.imshow(unsure, cmap="viridis", vmin=0, vmax=1)
+        axis.set_axis_off()
+        head(axis, row, column)
+
+
+def spread(values: Any) -> Any:
+    """From 0 to 1 between the percentiles 2 and 98: blue is sure, yellow is not."""
+    low, high = np.percentile(values, [2, 98])
+    return np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+
+
+def head(axis: Any, row: int, column: int) -> None:
+    if row == 0:
+        axis.set_title(COLUMNS[column], fontsize=11)
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    shapes = [typical(of_shapes(CHECKPOINTS / f"{name}.safetensors")) for name in ("chair", "lamp")]
+    image = typical(of_images(CHECKPOINTS / "nuclei.safetensors"))
+    figure, rows = Figure(figsize=(7.5, 7.5)), len(shapes) + 1
+    draw_image(figure, 0, rows, image)
+    for row, shape in enumerate(shapes, start=1):
+        draw_shape(figure, row, rows, shape)
+    figure.subplots_adjust(0, 0, 1, 0.96, wspace=0.02, hspace=0.02)
+    with replaced_file(options.output) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    print(f"picture  {options.output}; objects found: {', '.join(f'{r.share:.0%}' for r in (image, *shapes))}")
+
+
+if __name__ == "__main__":
+    main()
