@@ -73,7 +73,8 @@ def coarse_step(eps: float, farthest: float, distance: float, extent: float = 0.
 def check_digits(pos: NDArray[Any], what: str) -> None:
     """Refuse positions whose type is coarse against the distances of the points (:func:`coarse_step`).
 
-    float64, integers, and float32 clouds about the origin always pass.
+    Integers, float64 and float32 clouds about the origin always pass; float64 that float32 holds exactly, of fractions,
+    came from it and is taken for it.
 
     Args:
         pos: (N, 3), any dtype.
@@ -82,8 +83,14 @@ def check_digits(pos: NDArray[Any], what: str) -> None:
     Raises:
         ValueError: they are; the message has the way out.
     """
-    if pos.dtype.kind != "f" or pos.dtype.itemsize >= 8 or len(pos) < 2:
+    if pos.dtype.kind != "f" or len(pos) < 2:
         return
+    if pos.dtype.itemsize >= 8:
+        with np.errstate(over="ignore"):
+            single = pos.astype(np.float32)
+        if not np.array_equal(single, pos) or np.array_equal(np.round(pos), pos):
+            return
+        pos = single
     farthest = float(np.abs(pos).max())
     extent = float((pos.max(0).astype(np.float64) - pos.min(0)).max())
     eps = float(np.finfo(pos.dtype).eps)

@@ -223,6 +223,20 @@ def test_other_commands_may_be_stopped(plants: Path, monkeypatch: pytest.MonkeyP
     assert fails("check", plants) == "\nprobemb: stopped"
 
 
+def test_a_gpu_may_be_too_small(plants: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(text: str) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            raise torch.OutOfMemoryError(text)
+
+        return run
+
+    monkeypatch.setattr(own_run, "read_labelled", fail("CUDA out of memory. Tried to allocate 20 GiB. GPU 0 has …"))
+    assert fails("check", plants).endswith("predict with --accelerator cpu (CUDA out of memory)")
+    monkeypatch.setattr(own_run, "read_labelled", fail("of our making"))
+    with pytest.raises(RuntimeError, match="of our making"):
+        main(["check", str(plants)])
+
+
 def test_warnings_are_a_line(plants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of the user's files; what libraries say of themselves is left out."""
     for file in plants.iterdir():
@@ -518,6 +532,17 @@ def test_embeddings_go_back_to_the_file() -> None:
         expected = torch.full((50, 3), float(np.log(2)), dtype=torch.float64)
         expected[:, axis] += 1
         torch.testing.assert_close(back.log_std, expected)
+
+
+def test_pictures_have_the_unit_of_the_files() -> None:
+    pos = 4 * np.random.default_rng(0).random((50, 3))
+    frame = Frame("y", 2.0)
+    shown, (mean, log_std) = frame.lengths_of_file(
+        frame.positions(pos), GaussianEmbedding(frame.positions(pos), torch.zeros(50, 3))
+    )
+    for x in (shown, mean):
+        torch.testing.assert_close(x.amax(0) - x.amin(0), torch.from_numpy(np.ptp(pos, axis=0)).float())
+    torch.testing.assert_close(log_std.exp(), torch.full((50, 3), 2.0))
 
 
 def test_training_clouds_have_equally_many_points() -> None:

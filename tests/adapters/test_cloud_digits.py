@@ -39,6 +39,9 @@ def test_coarse_is_more_than_an_eighth_of_the_usual_distance() -> None:
     with pytest.raises(ValueError, match=r"a: expected positions that float32 can tell apart, .*positions\.far_offset"):
         check_digits(coarse.astype(np.float32), "a")
     check_digits(coarse, "a")
+    with pytest.raises(ValueError, match="a: expected positions that float32 can tell apart"):
+        check_digits(coarse.astype(np.float32).astype(np.float64), "a")
+    check_digits(np.round(coarse), "a")  # a grid of whole numbers
     check_digits(coarse.astype(np.int64), "a")
 
 

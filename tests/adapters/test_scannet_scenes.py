@@ -379,12 +379,13 @@ def test_a_scene_in_utm_coordinates(tmp_path: Path) -> None:
 
 
 def test_positions_that_lost_their_digits(tmp_path: Path) -> None:
-    pos = (np.random.default_rng(0).random((400, 3)) + np.array([500_000, 5_400_000, 300])).astype(np.float32)
-    with pytest.raises(
-        ValueError, match=r"a: expected positions that float32 can tell apart, got .* subtract an offset"
-    ):
-        write_scene(tmp_path, "a", pos, np.zeros((400, 3), np.uint8))
-    write_scene(tmp_path, "a", pos.astype(np.float64), np.zeros((400, 3), np.uint8))
+    pos = np.random.default_rng(0).random((400, 3)) + np.array([500_000, 5_400_000, 300])
+    for lost in (pos.astype(np.float32), pos.astype(np.float32).astype(np.float64)):
+        with pytest.raises(
+            ValueError, match=r"a: expected positions that float32 can tell apart, got .* subtract an offset"
+        ):
+            write_scene(tmp_path, "a", lost, np.zeros((400, 3), np.uint8))
+    write_scene(tmp_path, "a", pos, np.zeros((400, 3), np.uint8))
     mesh = scene_paths(tmp_path, "a").mesh
     vertex = PlyData.read(mesh)["vertex"].data
     fields = [(name, "f4" if name in "xyz" else "u1") for name in vertex.dtype.names]

@@ -61,5 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.run()
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         raise SystemExit(f"probemb: {error}") from error
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        way = "train with a smaller --batch-size or fewer --points, predict with --accelerator cpu"
+        raise SystemExit(f"probemb: {way} ({str(error).partition('. ')[0]})") from error
     except KeyboardInterrupt as error:
         raise SystemExit("\nprobemb: stopped") from error

@@ -294,8 +294,14 @@ def load_model(
         network = build(len(state["classes"]), settings)
         load_weights(network, state["model"])
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is no model of {settings_type.MADE_BY}: {error}") from error
+        raise ValueError(f"{path} is no model of {settings_type.MADE_BY}: {brief(error)}") from error
     return network.eval(), tuple(state["classes"]), settings
+
+
+def brief(error: Exception) -> str:
+    """What a library says in many lines, in one of at most 300 letters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]} …"
 
 
 def start_from(network: nn.Module, trained: nn.Module, path: Path) -> None:

@@ -157,8 +157,8 @@ def _guide(shapes: Sequence[ShapeResult]) -> str:
     items = "".join(f"<li>{_swatch(color)}<span>{words}</span></li>" for color, words in rows)
     return (
         '<aside class="guide"><h2>How to read the pictures</h2><p>A network took the points of the <i>input</i> and '
-        "split them into single instances: which points belong to one thing. For each point it gives a Gaussian: a "
-        "place <i>μ</i>, which should be the same for all points of an instance, and how unsure it is of that place, "
+        "split them into instances, the points that belong to one thing. For each point it gives a Gaussian: a place "
+        "<i>μ</i>, which should be the same for all points of an instance, and how unsure it is of that place, "
         "<i>σ</i>. Points whose Gaussians overlap become one instance.</p>"
         f"<ul>{items}</ul><p><b>Drag</b> to turn, all pictures of a row turn together. <b>Ctrl + wheel</b> or pinch to "
         "zoom. Point at the cloud for details, click a line of the list to see it alone.</p></aside>"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from probemb_adapters.experiments.images.options import Settings
-from probemb_adapters.experiments.run import distinct_names
+from probemb_adapters.experiments.run import brief, distinct_names
 from probemb_adapters.files import missing_extra
 from probemb_adapters.images import normalize
 from probemb_adapters.images.pairs import Array
@@ -123,7 +123,7 @@ class Model:
             network = Network(settings)
             load_weights(network, state["model"])
         except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{path} is no model of {Settings.MADE_BY}: {error}") from error
+            raise ValueError(f"{path} is no model of {Settings.MADE_BY}: {brief(error)}") from error
         return cls(network.eval(), settings)
 
     def with_settings(self, settings: Settings) -> Model:

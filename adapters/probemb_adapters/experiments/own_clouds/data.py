@@ -227,6 +227,12 @@ class Frame:
         check_digits(pos, "positions")
         return torch.from_numpy((y_up(_centred(pos), self.up) / self.unit).astype(np.float32))
 
+    def lengths_of_file(
+        self, pos: torch.Tensor, embedding: GaussianEmbedding
+    ) -> tuple[torch.Tensor, GaussianEmbedding]:
+        """Both in the unit of the file, but still centred and y up: for pictures."""
+        return self.unit * pos, GaussianEmbedding(self.unit * embedding.mean, embedding.log_std + math.log(self.unit))
+
     def to_file(self, embedding: GaussianEmbedding, pos: Array) -> GaussianEmbedding:
         """Gaussians of a cloud that lies at ``pos`` in its file, back in the frame and the unit of the file; float64.
 

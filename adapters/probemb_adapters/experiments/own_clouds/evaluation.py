@@ -21,6 +21,9 @@ from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshol
 from probemb_lib.clustering.fit import DEFAULT_GRID, best_of
 from probemb_lib.metrics import PartNetAP
 
+UNIT = "the unit of the files"
+"""Of positions and σ on the page."""
+
 _SIZES = (200, 100, 50, 20, 10, 5, 2, 1)  # in points: of equal AP, the first
 _CRUMB = 0.5  # of the smallest true instance: anything larger might be one
 
@@ -44,20 +47,15 @@ def evaluate_model(model: Model, clouds: TestClouds, fabric: Fabric, fit: Thresh
     """Average precision of a fitted model, and what it found."""
     outputs = _outputs(model, clouds, "test", fabric)
     found = [model.cluster(*output) for output in outputs]
-    shapes = [
-        ShapeResult(
-            name=name,
-            pos=cloud.pos,
-            truth=target.gt_instance,
-            found=instances.to("cpu"),
-            log_std=embedding.log_std.cpu(),
-            mean=embedding.mean.cpu(),
-            truth_classes=target.gt_classes + model.first_class,
+    shapes = []
+    for name, cloud, target, instances, (embedding, _) in zip(
+        clouds.names, clouds.clouds, clouds.targets, found, outputs, strict=True
+    ):
+        pos, (mean, log_std) = model.frame.lengths_of_file(cloud.pos, embedding.to("cpu"))
+        classes = target.gt_classes + model.first_class
+        shapes.append(
+            ShapeResult(name, pos, target.gt_instance, instances.to("cpu"), log_std, mean, truth_classes=classes)
         )
-        for name, cloud, target, instances, (embedding, _) in zip(
-            clouds.names, clouds.clouds, clouds.targets, found, outputs, strict=True
-        )
-    ]
     settings = model.settings
     return Evaluation(
         "probemb",
@@ -105,6 +103,7 @@ def write_evaluation(
         model.columns,
         noun="instance",
         item="cloud",
+        unit=UNIT,
     )
     return write_results("Instances found in your clouds", [page], options)
 

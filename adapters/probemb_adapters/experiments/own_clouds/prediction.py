@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from probemb_adapters.clouds import write_instances
 from probemb_adapters.experiments.own_clouds.data import fingerprint, times_as_large
+from probemb_adapters.experiments.own_clouds.evaluation import UNIT
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.tiles import LARGE, predict_tiles
 from probemb_adapters.experiments.run import at_all_points, clouds_to_predict, draw_order
@@ -52,10 +53,11 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
         named = replace(found, semantic=model.class_numbers(found))
         write_instances(output / cloud.name, cloud, named, own, colors, model.class_names)
         rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
-        shapes.append(ShapeResult(cloud.name, pos, None, found, embedding.log_std, embedding.mean, rgb))
+        pos, (mean, log_std) = model.frame.lengths_of_file(pos, embedding)
+        shapes.append(ShapeResult(cloud.name, pos, None, found, log_std, mean, rgb))
         tqdm.write(f"{cloud.name}: {_counts(model, found.semantic)}")
     every = max(1, -(-len(shapes) // shown))
-    part = Section("Predicted clouds", shapes=shapes[::every], classes=model.columns, noun="instance", item="cloud")
+    part = Section("Predicted clouds", shapes=shapes[::every], classes=model.columns, item="cloud", unit=UNIT)
     page = write_report(output / "report.html", "Instances found in your clouds", [part])
     return f"\nresults  {output}/*.npz, *.ply and in the format of each file\nreport   {page}"
 
