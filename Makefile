@@ -79,7 +79,8 @@ hosts: export PYTHONPATH := $(CURDIR):$(CURDIR)/adapters:$(CURDIR)/shapes:$(CURD
 hosts: $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.dev)
 	@echo "== The hosts' own code on this machine's CPU"
 	@for file in tests/hosts/*_cases.py; do \
-		$(PY) -m pytest -q -rs -s -p no:cacheprovider -o pythonpath="tests/helpers benchmarks studies" $$file $(ARGS); \
+		$(PY) -m pytest -q -rs -s -p no:cacheprovider -o addopts=--import-mode=importlib \
+			-o pythonpath="tests/helpers benchmarks studies" $$file $(ARGS); \
 		code=$$?; test $$code -eq 0 || test $$code -eq 5 || exit 1; \
 	done
 

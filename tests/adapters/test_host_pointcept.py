@@ -52,6 +52,7 @@ def train(model: nn.Module, data: dict[str, Any], steps: int = 25) -> tuple[floa
     return values[0], values[-1]
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # the evaluator gives masks to numpy
 @pytest.mark.parametrize(("backbone", "channels"), [(SPUNET, 96), (PTV3, 64)])
 def test_trains_and_the_evaluator_takes_its_results(backbone: dict[str, Any], channels: int) -> None:
     model = model_of(backbone, channels)
@@ -66,6 +67,17 @@ def test_trains_and_the_evaluator_takes_its_results(backbone: dict[str, Any], ch
     truth, found = evaluator.associate_instances(output, data["segment"], data["instance"])
     assert [name for name, objects in truth.items() if objects] == ["class 4", "class 7"]
     assert sum(len(objects) for objects in found.values()) > 0
+
+
+def test_mixed_precision_of_its_trainer() -> None:
+    """`enable_amp`: the backbone computes in half precision, head, loss and clustering in float32."""
+    model, data = model_of(PTV3, 64), pointcept_batch([[0, 4, 4, 7]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(data)["loss"]
+        found = model.eval()(data)
+    assert loss.dtype == found["pred_scores"].dtype == torch.float32
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.head.parameters() if p.grad is not None)
 
 
 def test_an_encoder_alone_gives_the_features_of_all_its_levels() -> None:
@@ -122,6 +134,7 @@ class FormerRecipe(nn.Module):
         return self.loss(output, *labels.convert(data["instance"], data["segment"]), batch)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch warns of indexing a tensor with a list of names
 @pytest.mark.parametrize(("backbone", "channels"), [(SPUNET, 96), (PTV3, 64)])
 def test_the_former_recipe_fails(backbone: dict[str, Any], channels: int) -> None:
     data = pointcept_batch([[0, 4, 7]])

@@ -16,7 +16,10 @@ def folder_of(variable: str, repository: str) -> Path:
     """The clone that a variable names, in front of everything else that is imported."""
     value = os.environ.get(variable)
     if not value:
-        pytest.skip(f"{variable} is not set: make hosts {variable}=<a clone of github.com/{repository}>", True)
+        pytest.skip(
+            f"{variable} is not set: make hosts {variable}=<a clone of github.com/{repository}>",
+            allow_module_level=True,
+        )
     folder = Path(value).resolve()
     if not folder.is_dir():
         raise NotADirectoryError(f"{variable}: expected a clone of github.com/{repository}, got {value}")

@@ -35,7 +35,7 @@ class PointNet2Segmentor(
         in_channels: of features beside the positions, 0 none.
         width: of the network, 1 in the paper.
         offset_scale, initial_std, hidden: of :class:`~probemb_lib.ProbabilisticHead`.
-        threshold, min_points: of the clustering.
+        threshold, min_points, refine: of the clustering; the paper does not refine.
 
     >>> import torch
     >>> model = PointNet2Segmentor(num_classes=4, min_points=8).eval()  # model.save_pretrained("folder")
@@ -54,13 +54,14 @@ class PointNet2Segmentor(
         hidden: Sequence[int] = (256, 128, 128),
         threshold: float = 0.35,
         min_points: int = 1,
+        refine: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = PointNet2(in_channels=in_channels, width=width)
         self.head = ProbabilisticHead(
             128, num_classes, offset_scale=offset_scale, initial_std=initial_std, hidden=tuple(hidden)
         )
-        self.threshold, self.min_points = threshold, min_points
+        self.threshold, self.min_points, self.refine = threshold, min_points, refine
 
     def forward(self, positions: Tensor, features: Tensor | None = None) -> HeadOutput:
         """Clouds (B, N, 3) and features (B, N, C) → the packed output of B · N points."""
@@ -78,4 +79,5 @@ class PointNet2Segmentor(
             batch=batch,
             threshold=self.threshold,
             min_points=self.min_points,
+            refine=self.refine,
         )

@@ -28,7 +28,7 @@ class ProbEmbModule(LightningModule):
         network: takes a batch as the loader gives it, returns a :class:`~probemb_lib.HeadOutput`.
         loss: by default the whole objective.
         learning_rate: of Adam; for another optimizer override ``configure_optimizers``.
-        threshold, min_points: of the clustering in :meth:`predict_step`.
+        threshold, min_points, refine: of the clustering in :meth:`predict_step`; the paper does not refine.
     """
 
     def __init__(
@@ -39,11 +39,13 @@ class ProbEmbModule(LightningModule):
         learning_rate: float = 1e-3,
         threshold: float = 0.35,
         min_points: int = 1,
+        refine: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = ProbabilisticEmbeddingLoss() if loss is None else loss
-        self.learning_rate, self.threshold, self.min_points = learning_rate, threshold, min_points
+        self.learning_rate = learning_rate
+        self.threshold, self.min_points, self.refine = threshold, min_points, refine
 
     def forward(self, batch: Any) -> HeadOutput:
         """The network's."""
@@ -71,6 +73,7 @@ class ProbEmbModule(LightningModule):
             batch=clouds,
             threshold=self.threshold,
             min_points=self.min_points,
+            refine=self.refine,
         )
         return found.split()
 

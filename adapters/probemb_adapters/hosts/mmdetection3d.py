@@ -74,7 +74,7 @@ class ProbEmb3DHead(nn.Module):
         labels: see :func:`convention_of`.
         offset_scale: about the radius of the largest instance, in metres.
         hidden: widths of the branches.
-        threshold, min_points: of the clustering.
+        threshold, min_points, refine: of the clustering; the paper does not refine.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class ProbEmb3DHead(nn.Module):
         hidden: Sequence[int] = (128, 64),
         threshold: float = 0.35,
         min_points: int = 50,
+        refine: bool = True,
     ) -> None:
         super().__init__()
         self.convention = convention_of(labels)
@@ -92,7 +93,7 @@ class ProbEmb3DHead(nn.Module):
             in_channels, self.convention.num_columns, offset_scale=offset_scale, hidden=hidden
         )
         self.parts = ProbabilisticEmbeddingLoss()
-        self.threshold, self.min_points = threshold, min_points
+        self.threshold, self.min_points, self.refine = threshold, min_points, refine
 
     def forward(self, features: Tensor, positions: Tensor, batch: Tensor) -> HeadOutput:
         """(N, C), (N, 3), (N,)."""
@@ -116,6 +117,7 @@ class ProbEmb3DHead(nn.Module):
             batch=batch,
             threshold=self.threshold,
             min_points=self.min_points,
+            refine=self.refine,
         )
         return [predictions_of(cloud, self.convention) for cloud in found.split(num_clouds)]
 

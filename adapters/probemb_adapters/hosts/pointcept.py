@@ -86,6 +86,7 @@ class ProbEmb(nn.Module):
         threshold: τ of the clustering; fit it on validation scenes with :func:`~probemb_lib.fit_threshold`.
         min_points: of an instance; the evaluator counts none below 100.
         min_score: of an instance.
+        refine: whether the members of an instance decide on its points, class and score; the paper does not.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ProbEmb(nn.Module):
         threshold: float = 0.35,
         min_points: int = 50,
         min_score: float = 0.0,
+        refine: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone if isinstance(backbone, nn.Module) else build_model(backbone)
@@ -111,7 +113,7 @@ class ProbEmb(nn.Module):
             backbone_out_channels, self.convention.num_columns, offset_scale=offset_scale, hidden=hidden
         )
         self.loss = ProbabilisticEmbeddingLoss()
-        self.threshold, self.min_points, self.min_score = threshold, min_points, min_score
+        self.threshold, self.min_points, self.min_score, self.refine = threshold, min_points, min_score, refine
 
     def forward(self, data_dict: dict[str, Any]) -> dict[str, Tensor]:
         """Scalars "loss", "bce", "dice", "score", "entropy" where there are labels; in evaluation also what
@@ -130,6 +132,7 @@ class ProbEmb(nn.Module):
                 threshold=self.threshold,
                 min_points=self.min_points,
                 min_score=self.min_score,
+                refine=self.refine,
             )
             result |= predictions_of(found, self.convention)
         return result
