@@ -77,7 +77,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds weights: expected a model\.safetensors"):
         Model.load(path)
     save_checkpoint(path, {"model": {}, "about": some_model().settings.stored()})
-    with pytest.raises(ValueError, match="is no model of nuclei_unet"):
+    with pytest.raises(ValueError, match=r"is no model of examples/nuclei_unet\.py"):
         Model.load(path)
 
 
