@@ -62,7 +62,7 @@ class Pixels:
     Attributes:
         wrong: (P,) bool, the true nucleus of the pixel, or the background, is not that of most pixels of its own.
         signs: by name (P,), larger where an error is likelier.
-        inside: (P,) pixels to the border of the true nucleus; 0 in the background.
+        inside: (P,) pixels to the border of the true nucleus, 1 at it; 0 in the background.
         sigma: (P,) geometric mean over both axes.
         kappa: (E,) similarity of a pixel with a nucleus, for all pairs above 0.01.
         belongs: (E,) whether the pixel is of it.
@@ -107,7 +107,7 @@ def measure(model: Model, image: LabelledImage) -> Pixels | None:
             "1 − foreground · centre": (1 - probabilities[taken, 1]).numpy(),
             "nearness to the border found": -border.flatten()[taken.numpy()],
         },
-        inside=(depth * (image.label > 0)).flatten()[taken.numpy()],
+        inside=((1 + depth) * (image.label > 0)).flatten()[taken.numpy()],
         sigma=sigma.numpy(),
         kappa=kappa[near].numpy(),
         belongs=belongs[near].numpy(),
