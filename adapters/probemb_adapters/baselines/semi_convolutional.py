@@ -16,7 +16,7 @@ The pull alone has no need to keep instances apart where the operator is convolu
 that knows absolute positions (PointNet++) can undo x, and collapses without the second term.
 
 Grouping: greedy, as the probabilistic method: the open point with the highest foreground probability is the next seed,
-its members are the open points with K > ½. With Gaussian embeddings d = √(−ln κ).
+its members are the open points with K ≥ ½. With Gaussian embeddings d = √(−ln κ).
 """
 
 from __future__ import annotations
@@ -39,9 +39,6 @@ from probemb_lib import (
 )
 from probemb_lib.aggregate import as_index
 from probemb_lib.head import HIDDEN
-
-HALF = math.exp(-(math.log(2) ** 2))
-"""κ = exp(−d²) at which the Laplace kernel exp(−d) is one half."""
 
 
 def pull_loss(embedding: GaussianEmbedding, instance: Tensor | InstanceIndex, batch: Tensor | None = None) -> Tensor:
@@ -92,6 +89,7 @@ class SemiConvolutionalEmbedding:
         probabilistic: Gaussian embeddings, compared by κ.
         scale: s, in the unit of the positions: about the radius of a small instance.
         mask_weight: of L_mask; 0 leaves the pull alone.
+        threshold: of K in the grouping.
         min_points: least size of an instance.
         background: column of no instance, or None.
     """
@@ -105,6 +103,7 @@ class SemiConvolutionalEmbedding:
         probabilistic: bool = False,
         scale: float = 0.25,
         mask_weight: float = 1.0,
+        threshold: float = 0.5,
         min_points: int = 1,
         background: int | None = 0,
         hidden: Sequence[int] = HIDDEN,
@@ -118,7 +117,8 @@ class SemiConvolutionalEmbedding:
             scale=scale,
             hidden=hidden,
         )
-        self.mask_weight, self.min_points, self.background = mask_weight, min_points, background
+        self.mask_weight, self.threshold = mask_weight, threshold
+        self.min_points, self.background = min_points, background
 
     def loss(
         self, output: HeadOutput, instance: Tensor | InstanceIndex, semantic: Tensor, batch: Tensor | None = None
@@ -137,7 +137,7 @@ class SemiConvolutionalEmbedding:
             output.embedding,
             output.probabilities,
             batch=batch,
-            threshold=HALF,
+            threshold=math.exp(-(math.log(self.threshold) ** 2)),  # κ = exp(−d²), K = exp(−d)
             min_points=self.min_points,
             background=self.background,
         )
