@@ -24,7 +24,7 @@ html_theme = "furo"
 html_title = f"probemb_lib {release}"
 
 myst_enable_extensions = ["dollarmath"]
-myst_heading_anchors = 3  # links such as decisions.md#the-background-column, as GitHub makes them
+myst_heading_anchors = 4  # links such as decisions.md#the-background-column, as GitHub makes them
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "exclude-members": "extra_repr"}
