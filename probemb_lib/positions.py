@@ -1,7 +1,7 @@
 """What positions must be before a network sees them: fine enough for their type, and without strays.
 
 A floating-point type has steps of eps · |x| at a coordinate x: float32, with 24 bits, of 0.5 m at a northing of
-5,400,000. So an offset goes first:
+5,400,000. So an offset goes first::
 
     offset = far_offset(pos)                      # float64; zero where the cloud lies about the origin
     x = (pos - offset).astype(np.float32)         # for the network

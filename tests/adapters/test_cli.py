@@ -116,7 +116,10 @@ def test_evaluation_repeats_the_numbers(
     for file in plants.iterdir():
         if file.stem != held:
             shutil.copy(file, tmp_path / "seen" / f"other_{file.name}")
-    main(["evaluate", str(trained), str(tmp_path / "seen"), "--accelerator", "cpu"])
+    own = ("--output", str(tmp_path / "own"))
+    main(["evaluate", str(trained), str(tmp_path / "seen"), *own, "--accelerator", "cpu"])
+    headings = [(tmp_path / name / "report.html").read_text(encoding="utf-8") for name in ("again", "own")]
+    assert ["<h2>Clouds of the training</h2>" in text for text in headings] == [False, True]
     printed = capsys.readouterr().out
     assert "on all of these clouds" in printed
     assert "Average precision, per cent, 4 clouds" in printed

@@ -73,8 +73,13 @@ def write_evaluation(
     options: Options,
     text: str,
     history: Sequence[dict[str, float]] = (),
+    *,
+    seen: bool = False,
 ) -> str:
-    """metrics.json, metrics.csv, the page and the picture into the output folder; what to print."""
+    """metrics.json, metrics.csv, the page and the picture into the output folder; what to print.
+
+    ``seen``: the model was trained or fitted on these clouds, and the page says so.
+    """
     ious = evaluation.metric.iou_thresholds
     numbers = {row.name: list(row.values) for row in ap_table(model, evaluation).rows}
     metrics = {
@@ -95,7 +100,7 @@ def write_evaluation(
     charts += [loss_chart([epoch["loss"] for epoch in history])] if history else []
     every = max(1, -(-len(evaluation.shapes) // options.report_shapes))
     page = Section(
-        "Clouds that the network has not seen",
+        "Clouds of the training" if seen else "Clouds that the network has not seen",
         text,
         evaluation.shapes[::every],
         [ap_table(model, evaluation)],

@@ -119,7 +119,7 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
     if output is None:
         return "\n" + table_text(ap_table(model, evaluation))
     options = Options(**{**made.__dict__, "output": output})
-    return write_evaluation(model, evaluation, options, f"Model: {path}.")
+    return write_evaluation(model, evaluation, options, f"Model: {path}.", seen=not unseen)
 
 
 def run_check(
