@@ -18,7 +18,6 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 # isort: split
 
 import contextlib
-import csv
 import multiprocessing
 import os
 import platform
@@ -44,8 +43,9 @@ from tqdm import tqdm
 from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiments.paper import read_paper
+from probemb_adapters.experiments.records import append_line, load_metric, read_lines, save_metric
 from probemb_adapters.experiments.run import versions
-from probemb_adapters.files import commit_of, readable, replaced_file
+from probemb_adapters.files import commit_of, replaced_file
 from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import LAST, start_fabric
@@ -293,21 +293,6 @@ def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> 
 # --- all of them
 
 
-def read_lines(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    lines = [*read_lines(path), line]
-    with replaced_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(line), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(lines)
-
-
 def finished(lines: Iterable[dict[str, str]], study: Study) -> dict[Run, dict[str, str]]:
     """The lines of this study, by run."""
     asked = {name: str(value) for name, value in study.__dict__.items()}
@@ -452,18 +437,6 @@ def paper_differences(reference: str, study: Study) -> dict[str, float]:
         return {}
     large = {line["model"]: float(line["large"]) for line in read_paper("ablation_table2.csv")}
     return {model: round(v - large["reference_deterministic3d"], 1) for model, v in large.items()}
-
-
-def save_metric(path: Path, metric: PartNetAP) -> None:
-    with replaced_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, num_classes=metric.num_classes, **metric.state_dict())
-
-
-def load_metric(path: Path) -> PartNetAP:
-    with readable(path), np.load(path, allow_pickle=False) as file:
-        metric = PartNetAP(int(file["num_classes"]))
-        metric.load_state_dict(file)
-    return metric
 
 
 def load_metrics(row: str, seeds: Sequence[int], study: Study, options: Options) -> dict[tuple[str, int], PartNetAP]:

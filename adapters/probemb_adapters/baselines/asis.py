@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from probemb_adapters.baselines.discriminative import cluster_foreground, discriminative_loss
-from probemb_adapters.baselines.embedding import Distance, all_pairs, gaussian, kernel_distance, manhattan
+from probemb_adapters.baselines.embedding import Distance, distance_matrix, gaussian, kernel_distance, manhattan
 from probemb_adapters.baselines.method import Branches, cloud_numbers, instances_of, nothing, semantic_loss, total
 from probemb_lib import GaussianEmbedding, HeadOutput, InstanceIndex, Instances
 from probemb_lib.aggregate import as_index
 from probemb_lib.head import HIDDEN
 
-TILE = 1 << 22
-"""Distances, times D, of one tile of the search for neighbours."""
+TILE = 1 << 20
+"""Distances of one tile of the search for neighbours."""
 
 
 @torch.no_grad()
@@ -45,8 +45,8 @@ def neighbours(
     order = batch.argsort(stable=True)
     for own in order.split(batch[order].unique_consecutive(return_counts=True)[1].tolist()):
         near = min(count, len(own))
-        for tile in own.split(max(1, TILE // (len(own) * x.dim))):
-            d = all_pairs(x.select(tile), x.select(own), distance)
+        for tile in own.split(max(1, TILE // len(own))):
+            d = distance_matrix(x.select(tile), x.select(own), distance)
             d[tile[:, None] == own] = -1  # itself, before its equals
             least, column = d.topk(near, dim=1, largest=False)
             within[tile, :near] = least <= radius

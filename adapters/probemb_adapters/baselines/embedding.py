@@ -49,6 +49,22 @@ def all_pairs(x: GaussianEmbedding, y: GaussianEmbedding, distance: Distance) ->
     return distance(GaussianEmbedding(*wide[0]), GaussianEmbedding(*wide[1]))
 
 
+@torch.no_grad()
+def distance_matrix(x: GaussianEmbedding, y: GaussianEmbedding, distance: Distance) -> Tensor:
+    """:func:`all_pairs` without a derivative, and faster: a dimension at a time, no (N, M, D) tensor."""
+    if distance is manhattan:
+        return torch.cdist(x.mean, y.mean, p=1)
+    if distance is not kernel_distance:
+        return all_pairs(x, y, distance)
+    far, ratio = 0.0, 1.0  # Σ Δ²/(4 (σx² + σy²)), Π (σx² + σy²)/(2 σx σy)
+    columns = (t.expand(-1, x.dim).T for t in (x.mean, x.std, y.mean, y.std))
+    for a, s, b, t in zip(*columns, strict=True):
+        variance = s.square()[:, None] + t.square()
+        far = far + (a[:, None] - b).square() / (4 * variance)
+        ratio = ratio * variance / s[:, None] / (2 * t)
+    return (far + 0.5 * torch.as_tensor(ratio).log()).clamp_min(SQUARED_ZERO).sqrt()
+
+
 def repeated(x: GaussianEmbedding, rows: int) -> GaussianEmbedding:
     """One Gaussian (1, D) for each of some rows, without a copy."""
     return GaussianEmbedding(x.mean.expand(rows, -1), x.log_std.expand(rows, -1))

@@ -20,8 +20,10 @@ Output = TypeVar("Output", contravariant=True)
 class Method(Protocol[Output]):
     """A head, its loss and its grouping; see the docstring of the package for tensors and labels."""
 
-    head: nn.Module
-    """``head(features (N, C), positions (N, D), batch (N,) | None)`` gives an ``Output``; holds all parameters."""
+    @property
+    def head(self) -> nn.Module:
+        """``head(features (N, C), positions (N, D), batch (N,) | None)`` gives an ``Output``; holds all parameters."""
+        ...
 
     def loss(
         self, output: Output, instance: Tensor | InstanceIndex, semantic: Tensor, batch: Tensor | None = None

@@ -85,7 +85,7 @@ COMPETITORS: Mapping[str, Competitor] = MappingProxyType(
         ),
         "MTML": Competitor(MTML, {"bandwidths": ((0.5, 1.0, 1.5), (0.3, 0.5, 0.8)), "min_points": SIZES}),
         "PartNet": Competitor(PartNetMasks, {"min_points": (1, *SIZES)}),
-        "SGPN": Competitor(SGPN, {"radius": (5.0, 10.0), "min_confidence": (0.1, 0.3), "min_points": SIZES}),
+        "SGPN": Competitor(SGPN, {"radius": (5.0, 10.0), "min_points": SIZES}),
         "PointGroup": Competitor(
             partial(PointGroup, radius=0.1, min_cluster=20), {"radius": (0.05, 0.1, 0.15), "min_cluster": SIZES}
         ),

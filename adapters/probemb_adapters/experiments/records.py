@@ -32,8 +32,9 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
 
 def save_metric(path: Path, metric: PartNetAP) -> None:
     """What was found in each shape, for intervals over shapes."""
+    state: dict[str, Any] = {"num_classes": metric.num_classes, **metric.state_dict()}
     with replaced_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, num_classes=metric.num_classes, **metric.state_dict())
+        np.savez_compressed(file, **state)
 
 
 def load_metric(path: Path) -> PartNetAP:

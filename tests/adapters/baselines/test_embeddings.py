@@ -10,7 +10,14 @@ import torch
 from probemb_adapters.baselines import ASIS, MTML, DiscriminativeEmbedding, SemiConvolutionalEmbedding
 from probemb_adapters.baselines.asis import neighbours
 from probemb_adapters.baselines.discriminative import discriminative_loss, mean_shift
-from probemb_adapters.baselines.embedding import EmbeddingHead, all_pairs, gaussian, kernel_distance, manhattan
+from probemb_adapters.baselines.embedding import (
+    EmbeddingHead,
+    all_pairs,
+    distance_matrix,
+    gaussian,
+    kernel_distance,
+    manhattan,
+)
 from probemb_adapters.baselines.mtml import MTMLOutput, agreement, direction_loss
 from probemb_adapters.baselines.semi_convolutional import mask_loss, pull_loss, seed_points
 from probemb_lib import GaussianEmbedding, HeadOutput, index_instances
@@ -58,7 +65,8 @@ def test_distances() -> None:
     x, y = gaussians(4), gaussians(5, seed=1)
     for ours, truth in DISTANCES.values():
         expected = [[truth(a, b) for b in zip(*arrays(y), strict=True)] for a in zip(*arrays(x), strict=True)]
-        torch.testing.assert_close(all_pairs(x, y, ours), torch.tensor(expected, dtype=torch.float64))
+        for matrix in (all_pairs, distance_matrix):
+            torch.testing.assert_close(matrix(x, y, ours), torch.tensor(expected, dtype=torch.float64))
     a, b = torch.randn(2, 6, 5, dtype=torch.float64)
     torch.testing.assert_close(kernel_distance(plain(a), plain(b)), (a - b).norm(dim=1))
 
@@ -164,7 +172,7 @@ def test_blobs_are_found(kind: type, probabilistic: bool) -> None:
 def test_neighbours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, truth = DISTANCES[name]
     x, batch, radius = gaussians(25), torch.arange(25) % 2, 0.7 if name == "kernel" else 1.5
-    monkeypatch.setattr("probemb_adapters.baselines.asis.TILE", 100)  # some tiles
+    monkeypatch.setattr("probemb_adapters.baselines.asis.TILE", 30)  # some tiles
     rows, within = neighbours(x, batch, 4, radius, ours)
     mean, std = arrays(x)
     for i in range(25):
