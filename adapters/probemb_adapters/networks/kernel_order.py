@@ -1,9 +1,9 @@
 """In which order weights number the offsets of sparse kernels: neither names nor shapes tell, a wrong one is silent.
 
-    "0.5"  MinkowskiEngine 0.5 and this library: x fastest, then y, then z
-    "0.4"  SpatioTemporalSegmentation on MinkowskiEngine 0.3.2 to 0.4: the same but for the blocks' 3 × 3 × 3 kernels
-           (region type HYBRID), which start with the centre, then ±x, then those with ±y, then those with ±z
-    "0.3"  the same before 0.3.2, where kernels of size 2 also have z fastest
+- "0.5": MinkowskiEngine 0.5 and this library: x fastest, then y, then z.
+- "0.4": SpatioTemporalSegmentation on MinkowskiEngine 0.3.2 to 0.4: the same but for the blocks' 3 × 3 × 3 kernels
+  (region type HYBRID), which start with the centre, then ±x, then those with ±y, then those with ±z.
+- "0.3": the same before 0.3.2, where kernels of size 2 also have z fastest.
 
 Two things tell them apart. In a long training the centre, the one tap that always has a voxel, becomes the largest; and
 the running statistics of batch norm are those of the activations of the right order alone.
