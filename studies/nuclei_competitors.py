@@ -265,7 +265,7 @@ def plot(lines: Sequence[Line], path: Path, minutes: float) -> None:
         axes.plot(line.interval, (y, y), color="tab:blue", linewidth=2)
         axes.plot(line.value, y, "o", color="tab:blue")
     axes.set_yticks(range(len(lines)), [line.name for line in reversed(lines)])
-    axes.set_xlabel(f"AP50 on the test images, per cent, and 95 % over fields; {minutes:g} minutes of one core each")
+    axes.set_xlabel(f"AP50, per cent, 95 % over fields; {minutes:g} minutes of one core each")
     axes.grid(axis="x", alpha=0.3)
     with replaced_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
