@@ -25,6 +25,7 @@ from probemb_adapters.baselines.embedding import Distance, distance_matrix, gaus
 from probemb_adapters.baselines.method import Branches, cloud_numbers, instances_of, nothing, semantic_loss, total
 from probemb_lib import GaussianEmbedding, HeadOutput, InstanceIndex, Instances
 from probemb_lib.aggregate import as_index
+from probemb_lib.gaussian import at_least_float32
 from probemb_lib.head import HIDDEN
 
 TILE = 1 << 20
@@ -79,7 +80,7 @@ class ASISHead(nn.Module):
 
     def forward(self, features: Tensor, positions: Tensor, batch: Tensor | None = None) -> HeadOutput:
         semantic, instance = (branch.relu() for branch in self.branches(features))
-        embedding = self.embed(instance + self.adapt(semantic)) + nothing(*self.parameters())
+        embedding = at_least_float32(self.embed(instance + self.adapt(semantic))) + nothing(*self.parameters())
         offset, *log_std = embedding.split(self.dim, dim=1)
         x = gaussian(offset, None, log_std[0] if log_std else None, 1.0)
         fused = semantic
@@ -87,7 +88,7 @@ class ASISHead(nn.Module):
             cloud = cloud_numbers(features, batch)
             rows, _ = neighbours(x.detach(), cloud, self.neighbours, self.radius, self.distance)
             fused = semantic[rows].amax(1)  # (N, K, width) → (N, width)
-        return HeadOutput(x, self.classify(fused))
+        return HeadOutput(x, at_least_float32(self.classify(fused)))
 
 
 class ASIS:

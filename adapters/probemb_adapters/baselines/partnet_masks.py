@@ -69,7 +69,8 @@ def relaxed_iou(p: Tensor, q: Tensor) -> Tensor:
     >>> relaxed_iou(torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]))  # 0.5 / (1 + 1 − 0.5)
     tensor([[0.3333]])
     """
-    both = p @ q.T
+    with torch.autocast(p.device.type, enabled=False):  # a product of matrices would drop to half precision
+        both = p @ q.T
     union = p.sum(1)[:, None] + q.sum(1) - both
     return both / union.clamp_min(torch.finfo(both.dtype).tiny)
 

@@ -232,5 +232,6 @@ class PointGroup:
 
 def _iou_with(masks: Tensor, instances: Tensor, size: Tensor) -> Tensor:
     """(P, C) IoU of clusters (P, n) with instances (C, n) that have ``size`` (C,) points, those outside too."""
-    both = masks.float() @ instances.float().T
+    with torch.autocast(masks.device.type, enabled=False):
+        both = masks.float() @ instances.float().T
     return both / (masks.sum(1)[:, None] + size - both)

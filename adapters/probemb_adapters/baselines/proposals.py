@@ -13,7 +13,8 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     tensor([[0.3333, 0.6667]])
     """
     a, b = a.float(), b.float()
-    both = a @ b.T
+    with torch.autocast(a.device.type, enabled=False):  # a product of matrices would drop to half precision
+        both = a @ b.T
     return both / (a.sum(1)[:, None] + b.sum(1) - both).clamp_min(1)
 
 

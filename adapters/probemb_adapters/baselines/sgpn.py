@@ -135,16 +135,17 @@ def similarity_losses(
     for rows in clouds_of(index):
         x, of = features[rows], index.index[rows]
         step = max(1, tile // len(rows))
-        iou = torch.cat([_proposal_iou(x.detach(), r, of, radius) for r in torch.arange(len(rows)).split(step)])
+        parts = torch.arange(len(rows), device=rows.device).split(step)
+        iou = torch.cat([_proposal_iou(x.detach(), r, of, radius) for r in parts])
         confident.append((confidence[rows].sigmoid() - iou).square().mean())
         member = of >= 0
         if bool(member.any()):
             x, of = x[member], of[member]
-            parts = [
+            sums = [
                 checkpoint(_tile, x, r, of, class_of[of], alpha, (margin, class_margin), use_reentrant=False)
                 for r in torch.arange(len(of), device=of.device).split(max(1, tile // len(of)))
             ]
-            similarity.append(torch.stack(parts).sum() / len(of) ** 2)
+            similarity.append(torch.stack(sums).sum() / len(of) ** 2)
     return {
         "similarity": mean_or_nothing(similarity, features),
         "confidence": mean_or_nothing(confident, confidence),

@@ -149,6 +149,23 @@ def test_names_of_instances_and_what_is_ignored(name: str) -> None:
     nothing_left["loss"].backward()
 
 
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_mixed_precision(name: str) -> None:
+    """Heads give float32; losses and groups of that do not depend on autocast, but for PointGroup's score network."""
+    method = made(name)
+    x, pos, instance, semantic, batch = problem()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = method.head(x, pos, batch)
+        mixed, found = method.loss(output, instance, semantic, batch), method.group(output, batch)
+    assert all(value.dtype == torch.float32 for value in mixed.values())
+    assert output.logits.dtype == torch.float32
+    losses, again = method.loss(output, instance, semantic, batch), method.group(output, batch)
+    for term in losses.keys() - ({"loss", "score"} if name == "pointgroup" else set()):
+        torch.testing.assert_close(mixed[term], losses[term])
+    if name != "pointgroup":
+        assert torch.equal(found.label, again.label)
+
+
 @pytest.mark.parametrize("name", all_names())
 def test_no_points_no_instances_and_one(name: str) -> None:
     method = made(name)
