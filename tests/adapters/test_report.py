@@ -113,6 +113,7 @@ def test_payload_holds_the_numbers_of_the_shape(tmp_path: Path) -> None:
     x, y, z = shape.pos.T
     np.testing.assert_allclose(columns(data["input"]), torch.stack([x, -z, y], 1), atol=1e-4)  # z up
     np.testing.assert_allclose(columns(data["sigma"]), shape.log_std, atol=1e-4)
+    np.testing.assert_allclose(array(data["unsure"]) / 255, shape.uncertainty(), atol=1 / 255)
     np.testing.assert_allclose(columns(data["mean"])[:-3], torch.stack([x, -z, y], 1), atol=1e-4)
     np.testing.assert_array_equal(array(data["truth"]["label"]), shape.truth)
     np.testing.assert_array_equal(array(data["found"]["label"]), shape.found.label)
@@ -372,7 +373,7 @@ def test_the_panels_are_drawn(page: Browser, tmp_path: Path) -> None:
         "input": (abs(r - g) < 0.05) & (r < 0.85),
         "truth": image.max(-1) < 0.4,  # missed
         "found": (r > 0.6) & (g < 0.4) & (b < 0.4),  # false
-        "sigma": (g > 0.5) & (b < 0.6) & (r < 0.8),  # the middle of viridis
+        "sigma": (g > 0.5) & (b < 0.6),  # the upper half of viridis
         "mean": (r > 0.6) & (g < 0.4) & (b < 0.4),
     }
     assert page.run("panels(first()).map((p) => p.dataset.kind)") == list(expected)
@@ -398,7 +399,9 @@ def test_the_panels_say_what_they_show(page: Browser) -> None:
     assert hover[0] == "<b>found instance 1</b> · leg &lt;i&gt;<br>score 1.00<br>IoU 1.00 with true instance 1"
     assert hover[1].endswith("<b>false</b>: IoU 1.00 with true instance 2 of another class")
     assert hover[2].endswith("<b>false</b>: IoU 0.50 with true instance 3")
-    page.run('press(first(), "sigma", 1)')
+    color = page.run('[...plot(first(), "sigma").data[0].marker.color.slice(0, 5)]')
+    np.testing.assert_allclose(color, make_shape().uncertainty()[:5], atol=1 / 255)
+    page.run('press(first(), "sigma", 2)')
     page.until('drawn(first()) && key(first(), "sigma").endsWith("σy in m")')
     color = page.run('[...plot(first(), "sigma").data[0].marker.color.slice(0, 5)]')
     np.testing.assert_allclose(color, make_shape().log_std[:5, 1], atol=1e-4)
@@ -454,7 +457,8 @@ def test_another_shape_without_truth(page: Browser) -> None:
     page.until("panels(first()).length === 4 && drawn(first())")
     assert page.run("panels(first()).map((p) => p.dataset.kind)") == ["input", "found", "sigma", "mean"]
     assert page.run('first().querySelector(".name").textContent').startswith(HOSTILE)
-    assert page.run("first().querySelectorAll('[data-kind=sigma] .choice button').length") == 0  # one σ for all axes
+    choices = "[...first().querySelectorAll('[data-kind=sigma] .choice button')].map((b) => b.textContent)"
+    assert page.run(choices) == ["point", "σ"]  # one for all axes
     assert page.run('plot(first(), "mean")._fullLayout.scene.camera.eye.z') > 1  # a plane, from above
     page.run("chip(0)")
     page.until("panels(first()).length === 5 && drawn(first())")
@@ -477,7 +481,7 @@ def test_sections_out_of_view_hold_no_contexts(page: Browser) -> None:
         assert page.run('document.querySelectorAll("canvas").length') == 5
         assert page.run('key(last(), "mean")').endswith("axes 1 to 3 of 6")
         axes = page.run("[...last().querySelectorAll('[data-kind=sigma] option')].map((o) => o.textContent)")
-        assert axes == [f"σ{a}" for a in range(1, 7)]
+        assert axes == ["point", *(f"σ{a}" for a in range(1, 7))]
         show_first_section(page)
         page.until("!last().querySelector('canvas')")
     page.run('document.querySelector(".charts").scrollIntoView()')

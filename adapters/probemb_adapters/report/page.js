@@ -46,6 +46,7 @@
     shape.rgb = shape.rgb && decode(shape.rgb);
     for (const side of [shape.truth, shape.found]) if (side) side.label = decode(side.label);
     shape.logs = columns(shape.sigma);
+    shape.unsure = shape.unsure && Float32Array.from(decode(shape.unsure), (x) => x / 255);
     if (shape.mean) {
       const all = columns(shape.mean);
       while (all.length < 3) all.push(new Float32Array(all[0].length));
@@ -121,16 +122,23 @@
       return { traces: [cloud(shape, shape.pos, look)], key };
     },
     sigma(shape, viewer) {
-      const { axes } = shape.sigma, axis = Math.min(viewer.choice.sigma ?? 0, axes.length - 1), logs = shape.logs[axis];
+      const { axes } = shape.sigma, names = shape.unsure ? ["point", ...axes] : axes, colorscale = VIRIDIS.map((c, i) => [i / (VIRIDIS.length - 1), c]);
+      const choice = Math.min(viewer.choice.sigma ?? 0, names.length - 1), axis = choice - (names.length - axes.length), logs = shape.logs[axis];
+      if (axis < 0) {
+        const text = Array.from(shape.unsure, (x) => `uncertainty ${short(x)}`);
+        return {
+          traces: [cloud(shape, shape.pos, { color: shape.unsure, text, colorscale, cmin: 0, cmax: 1, showscale: false })],
+          names, key: [colorBar([0, 0.5, 1].map((x) => [x, x])), "1 − score · κ"],
+        };
+      }
       const sorted = Float32Array.from(shape.logs.flatMap((x) => Array.from(x))).sort();
       let low = sorted[Math.floor(0.02 * (sorted.length - 1))], high = sorted[Math.ceil(0.98 * (sorted.length - 1))];
       if (high - low < 1e-3) [low, high] = [low - 0.05, high + 0.05]; // one σ for all
       const text = Array.from(logs, (_, i) => axes.map((name, a) => `${name} = ${short(Math.exp(shape.logs[a][i]))}`).join("<br>"));
-      const colorscale = VIRIDIS.map((c, i) => [i / (VIRIDIS.length - 1), c]);
       const unit = shape.unit ? ` in ${shape.unit}` : " in the unit of the positions";
       return {
         traces: [cloud(shape, shape.pos, { color: logs, text, colorscale, cmin: low, cmax: high, showscale: false })],
-        names: axes, key: [colorBar(low, high), axes[axis] + unit],
+        names, key: [colorBar(logTicks(low, high)), axes[axis] + unit],
       };
     },
     mean(shape, viewer) {
@@ -147,19 +155,24 @@
     },
   };
 
-  function colorBar(low, high) {
-    const box = element("div"), bar = element("div", "", "bar"), ticks = element("div", "", "ticks");
-    bar.style.background = `linear-gradient(90deg, ${VIRIDIS.join(", ")})`;
+  // Round values between two logarithms, and where each is along the bar.
+  function logTicks(low, high) {
     const nice = [];
     for (let e = Math.floor(low / Math.LN10); e <= high / Math.LN10; e++) for (const m of [1, 2, 5]) nice.push(m * 10 ** e);
     let shown = nice.filter((v) => Math.log(v) >= low && Math.log(v) <= high);
     if (shown.length < 2) shown = [0.08, 0.5, 0.92].map((t) => Math.exp(low + t * (high - low)));
     const every = Math.ceil(shown.length / 5);
-    shown.filter((_, i) => i % every === 0).forEach((v) => {
-      const tick = element("span", short(v));
-      tick.style.left = `${Math.min(95, Math.max(5, (100 * (Math.log(v) - low)) / (high - low)))}%`;
+    return shown.filter((_, i) => i % every === 0).map((v) => [v, (Math.log(v) - low) / (high - low)]);
+  }
+
+  function colorBar(values) {
+    const box = element("div"), bar = element("div", "", "bar"), ticks = element("div", "", "ticks");
+    bar.style.background = `linear-gradient(90deg, ${VIRIDIS.join(", ")})`;
+    for (const [value, at] of values) {
+      const tick = element("span", short(value));
+      tick.style.left = `${Math.min(95, Math.max(5, 100 * at))}%`;
       ticks.append(tick);
-    });
+    }
     box.append(bar, ticks);
     return box;
   }
@@ -254,7 +267,7 @@
 
   function choices(place, names, chosen, act) { // buttons, or a list where they would not fit
     if (names.length < 2) return place.replaceChildren();
-    if (names.length > 3) {
+    if (names.length > 4) {
       const list = element("select");
       list.append(...names.map((name, i) => new Option(name, i, false, i === chosen)));
       list.onchange = () => act(list.selectedIndex);

@@ -39,7 +39,7 @@ _PANELS = {
     "input": "Input",
     "truth": "Ground truth",
     "found": "Prediction",
-    "sigma": "Uncertainty σ",
+    "sigma": "Uncertainty",
     "mean": "Embedding μ",
 }
 
@@ -150,7 +150,11 @@ def _guide(shapes: Sequence[ShapeResult]) -> str:
         (FALSE[0], "<b>Red</b> in the prediction: a false detection, which matches nothing true."),
         (MISSED[0], "<b>Black</b> in the ground truth: missed by the prediction."),
         (NONE, "<b>Grey</b>: belongs to nothing."),
-        ("sigma", "<b>Uncertainty</b>: dark blue is sure, yellow is unsure."),
+        (
+            "sigma",
+            "<b>Uncertainty</b> of a point in its instance: dark blue is sure, yellow is unsure. σ is the size of "
+            "what a point belongs to.",
+        ),
     ]
     plain = [("many", "<b>Each colour</b> is one instance that was found."), *judged[3:]]
     rows = judged if any(shape.truth is not None for shape in shapes) else plain
@@ -158,8 +162,8 @@ def _guide(shapes: Sequence[ShapeResult]) -> str:
     return (
         '<aside class="guide"><h2>How to read the pictures</h2><p>A network took the points of the <i>input</i> and '
         "split them into instances, the points that belong to one thing. For each point it gives a Gaussian: a place "
-        "<i>μ</i>, which should be the same for all points of an instance, and how unsure it is of that place, "
-        "<i>σ</i>. Points whose Gaussians overlap become one instance.</p>"
+        "<i>μ</i>, which should be the same for all points of an instance, and how far around it others count "
+        "as the same, <i>σ</i>. Points whose Gaussians overlap become one instance.</p>"
         f"<ul>{items}</ul><p><b>Drag</b> to turn, all pictures of a row turn together. <b>Ctrl + wheel</b> or pinch to "
         "zoom. Point at the cloud for details, click a line of the list to see it alone.</p></aside>"
     )

@@ -77,6 +77,7 @@ def shape_payload(
             mu = z_up(mu, shape.up)
         seeds = mu[shape.found.seed.cpu().numpy()]
         mean = _quantized(np.concatenate([mu[chosen], seeds])) | {"dim": shape.mean.shape[1]}
+    unsure = shape.uncertainty()
     spread = shape.log_std.shape[1]
     axes = ["σ"] if spread == 1 else [f"σ{a}" for a in "xyz"] if spread == 3 else [f"σ{a + 1}" for a in range(spread)]
     return {
@@ -93,6 +94,9 @@ def shape_payload(
         "truth": None if truth is None else {"label": _encoded(truth[chosen].astype("<i4")), "instances": true},
         "found": {"label": _encoded(label[chosen].astype("<i4")), "instances": found},
         "sigma": _quantized(shape.log_std.detach().cpu().float().numpy()[chosen]) | {"axes": axes},
+        "unsure": None
+        if unsure is None
+        else _encoded(np.rint(255 * unsure.cpu().float().numpy()[chosen]).astype("u1")),
         "mean": mean,
         "none": NONE,
     }

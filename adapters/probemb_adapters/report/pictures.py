@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probemb_adapters.files import missing_extra, replaced_file
-from probemb_lib import Instances
+from probemb_lib import GaussianEmbedding, Instances
 
 try:
     import matplotlib
@@ -54,6 +54,15 @@ class ShapeResult(NamedTuple):
     rgb: Tensor | None = None
     truth_classes: Tensor | None = None
     up: Literal["y", "z"] = "y"
+
+    def uncertainty(self) -> Tensor | None:
+        """(N,) how unsure it is that a point is of its instance; None without the embedding's means.
+
+        See :meth:`probemb_lib.Instances.uncertainty`.
+        """
+        if self.mean is None:
+            return None
+        return self.found.uncertainty(GaussianEmbedding(self.mean, self.log_std.to(self.mean.dtype)))
 
 
 class Matches(NamedTuple):
@@ -150,8 +159,9 @@ def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str
     """A row for each shape: ground truth, what was found, which of it is right, and σ; written as an image.
 
     Found instances have the colour of the true one that they match at IoU 0.5. In the third column instances without
-    a match are red, and points of no instance grey. The last column shows mean ln σ over the axes, bright is uncertain.
-    Without ground truth only what was found and σ are drawn.
+    a match are red, and points of no instance grey. The last column shows the uncertainty of each point, bright is
+    unsure, or mean ln σ over the axes for shapes without means. Without ground truth only what was found and this are
+    drawn.
 
     Args:
         shapes: at least one.
@@ -165,7 +175,7 @@ def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str
     """
     if not shapes:
         raise ValueError("expected at least one shape to draw, got none")
-    columns = ("ground truth", "found", "right (red: false)", "uncertainty ln σ")
+    columns = ("ground truth", "found", "right (red: false)", "uncertainty" if shapes[0].mean is not None else "ln σ")
     figure = Figure(figsize=(2.6 * len(columns), 2.5 * len(shapes) + 0.6), layout="constrained")
     axes = [
         [figure.add_subplot(len(shapes), len(columns), len(columns) * i + j + 1, projection="3d") for j in range(4)]
@@ -196,7 +206,9 @@ def z_up(points: np.ndarray[Any, Any], up: Literal["y", "z"]) -> np.ndarray[Any,
 def _columns(shape: ShapeResult) -> tuple[list[Any], str]:
     """Colours of the points in each column, None where there is nothing to draw, and the caption."""
     label = shape.found.label.cpu().numpy()
-    sigma = matplotlib.colormaps["viridis"](_unit_range(shape.log_std.cpu().float().mean(1).numpy()))
+    unsure = shape.uncertainty()
+    shown = shape.log_std.mean(1) if unsure is None else unsure
+    sigma = matplotlib.colormaps["viridis"](_unit_range(shown.cpu().float().numpy()))
     if shape.truth is None:
         found = np.vstack([instance_colors(len(shape.found)), GREY])
         return [None, found[label], None, sigma], f"{len(shape.found)} found, no ground truth"
