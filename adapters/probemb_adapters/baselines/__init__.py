@@ -5,7 +5,7 @@
     losses = method.loss(output, instance, semantic, batch)      # {"loss": total, and its terms}
     found = method.group(output, batch)                          # probemb_lib.Instances
 
-A method (:class:`~probemb_adapters.baselines.method.Method`) is three things in one file, written from its paper:
+A method (:class:`~probemb_adapters.baselines.method.Method`) is three things in one file:
 
 - `head(features (N, C), positions (N, D), batch) -> output`: a Module with all the parameters; branches as wide as
   those of the probabilistic head. The output holds what loss and grouping need, positions too.
