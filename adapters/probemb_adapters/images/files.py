@@ -9,6 +9,7 @@ through imageio. Volumes are (Z, Y, X).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def _read(path: Path, channel: int | None) -> tuple[Array, str]:
     ending = path.suffix.lower()
     with readable(path):
         if ending in TIFF:
+            _check_pages(path)
             with tifffile.TiffFile(path) as file:
                 series = file.series[0]
                 check_claim(path, series.size, series.nbytes, packing=_PACKING, what="pixels")
@@ -138,6 +140,30 @@ def _read(path: Path, channel: int | None) -> tuple[Array, str]:
             image = np.asarray(imageio.imread(path, plugin="pillow"))
             return image, "??S" if image.ndim == 3 else "?" * image.ndim
     raise ValueError(f"{path}: expected one of {', '.join(ENDINGS)}")
+
+
+def _check_pages(path: Path) -> None:
+    """The pages of a TIFF are a chain of places in it. One that leads back to itself would be followed for hours."""
+    seen: set[int] = set()
+    with path.open("rb") as file:
+        start = file.read(16)
+        order, large = "<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+")
+        place, tags, tag = ("Q", "Q", 20) if large else ("I", "H", 12)
+        size = struct.calcsize(place)
+        (at,) = struct.unpack(order + place, start[8:16] if large else start[4:8])
+        while at and at not in seen:
+            seen.add(at)
+            file.seek(at)
+            count = file.read(struct.calcsize(tags))
+            if len(count) < struct.calcsize(tags):
+                return
+            file.seek(tag * struct.unpack(order + tags, count)[0], 1)
+            following = file.read(size)
+            if len(following) < size:
+                return
+            (at,) = struct.unpack(order + place, following)
+    if at:
+        raise ValueError(f"{path}: its chain of pages leads back to the page at byte {at}: damaged?")
 
 
 def _one_channel(path: Path, image: Array, axis: int, channel: int | None) -> Array:
