@@ -21,7 +21,7 @@ COARSE = 1 / 8
 """Steps of a type must be finer than this share of the distance of neighbouring points."""
 
 FAR = 10
-"""Times its extent; nearer to the origin, an offset would gain float32 no more than three of its 24 bits."""
+"""Times its extent; nearer to the origin, an offset would gain float32 less than five of its 24 bits."""
 
 STRAY = 20
 """A stray point lies more than so many times as far from the median as 99 % of the points."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -167,7 +169,7 @@ def test_only_what_is_asked_for_is_computed() -> None:
 
 
 def test_the_way_of_gpus_launches_little(columns: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A convolution: three launches forward, ten backward, and no reading back."""
+    """A convolution: three launches forward, eight backward, and no reading back."""
     monkeypatch.setattr(sparse, "GATHERED_AT_ONCE", 1 << 26)
     coordinates = voxels(200, 5)
     features = torch.randn(len(coordinates), 4, requires_grad=True)
@@ -180,7 +182,7 @@ def test_the_way_of_gpus_launches_little(columns: None, monkeypatch: pytest.Monk
     with Operations() as backward:
         torch.autograd.grad(y, (features, kernel), upstream)
     assert (forward.total, forward.read_backs) == (3, 0)
-    assert (backward.total, backward.read_backs) == (10, 0)
+    assert (backward.total, backward.read_backs) == (8, 0)
 
 
 def test_launches_of_34c(columns: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +268,17 @@ def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
     assert found.item() == torch.tensor(1 + 26 * 2.0**-9).to(dtype).item() > 1.04
 
 
+def test_the_gradient_of_a_kernel_is_summed_over_blocks_in_float32(columns: None) -> None:
+    """4,096 ones in blocks of 185."""
+    coordinates = torch.nn.functional.pad(torch.cartesian_prod(*[torch.arange(16)] * 3), (1, 0))
+    kernel = torch.zeros(27, 1, 1, dtype=torch.bfloat16, requires_grad=True)
+    features = torch.ones(len(coordinates), 1, dtype=torch.bfloat16)
+    convolve(SparseTensor(features, coordinates), kernel, 3).F.sum().backward()
+    assert kernel.grad is not None
+    assert kernel.grad.dtype == torch.bfloat16
+    assert kernel.grad[13].item() == 4096
+
+
 @pytest.mark.parametrize(
     ("run", "error", "message"),
     [
@@ -313,3 +326,23 @@ def test_each_map_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = MinkowskiBackbone(MinkUNet14A(), 0.1, engine="torch")
     backbone(torch.rand(50, 3), torch.rand(50, 3) * 4)
     assert counted["searches"] == 6  # kernels of 5 and 3 on the input, of 3 on four coarser strides
+
+
+@pytest.mark.parametrize("way", ["taps", "columns"])
+def test_maps_go_with_the_last_tensor_of_their_voxels(way: str, request: pytest.FixtureRequest) -> None:
+    """At once: the collector of garbage, which would come for circles only, may let many batches pile up."""
+    if way == "columns":
+        request.getfixturevalue("columns")
+    gc.disable()
+    try:
+        kernel = torch.ones(8, 1, 1, requires_grad=True)
+        x = SparseTensor(torch.ones(20, 1), voxels(20, 4))
+        kernel_map, found = weakref.ref(x.neighbours.strided(1)), weakref.ref(x.neighbours)
+        y = convolve(convolve(x, kernel, 2, 2), kernel, 2, 2, transposed=True).F
+        del x
+        y.sum().backward()
+        del y
+        assert kernel_map() is None
+        assert found() is None
+    finally:
+        gc.enable()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,30 +28,40 @@ class KernelMap:
 
     def __init__(self, reads: Tensor, read_by: Tensor, identity: int | None = None) -> None:
         self.reads, self.read_by, self.identity = reads, read_by, identity
+        # What was derived from this map, and from the transposed one. Both share it and do not know each other: maps in
+        # a circle would keep their memory, of each batch anew, until Python's collector of garbage comes by.
+        self._derived: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
     @property
     def outputs(self) -> int:
         return self.reads.shape[1]
 
-    @cached_property
+    @property
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """For each tap the rows of the input and of the output that it connects."""
-        twin = self.__dict__.get("transposed")
-        if twin is not None and "pairs" in twin.__dict__:
-            return [(target, source) for source, target in twin.pairs]
-        targets = [(row >= 0).nonzero().squeeze(1) for row in self.reads]
-        return [(row.index_select(0, target), target) for row, target in zip(self.reads, targets, strict=True)]
+        own, other = self._derived
+        if "pairs" in other:
+            return [(target, source) for source, target in other["pairs"]]
+        if "pairs" not in own:
+            targets = [(row >= 0).nonzero().squeeze(1) for row in self.reads]
+            own["pairs"] = [(row.index_select(0, t), t) for row, t in zip(self.reads, targets, strict=True)]
+        pairs: list[tuple[Tensor, Tensor]] = own["pairs"]
+        return pairs
 
-    @cached_property
+    @property
     def columns(self) -> Tensor:
         """(outputs, T) as ``reads``, and the number of inputs, the row after the last, where that has −1."""
-        return self.reads.t().masked_fill(self.reads.t() < 0, self.read_by.shape[1]).contiguous()
+        own, _ = self._derived
+        if "columns" not in own:
+            own["columns"] = self.reads.t().masked_fill(self.reads.t() < 0, self.read_by.shape[1]).contiguous()
+        columns: Tensor = own["columns"]
+        return columns
 
-    @cached_property
+    @property
     def transposed(self) -> KernelMap:
         """The map of the transposed convolution, whose inputs are the outputs here."""
         other = KernelMap(self.read_by, self.reads, self.identity)
-        other.__dict__["transposed"] = self
+        other._derived = self._derived[::-1]
         return other
 
 

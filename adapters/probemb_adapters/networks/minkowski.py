@@ -34,9 +34,10 @@ class MinkowskiBackbone(nn.Module):
 
     Points of one voxel get the same features. The order of points, and of clouds in ``batch``, is free.
 
-    In torch, autocast is used where it is on, and two runs give the same bits. MinkowskiEngine computes in float32 or
-    float64 alone and fails under autocast, so the network runs without it there, in the dtype of its parameters; on one
-    thread two runs give the same bits, with more, or on CUDA, its sums have no fixed order.
+    In torch, autocast is used where it is on, and on a CPU two runs give the same bits; on CUDA torch has no fixed
+    order for the sums over the points of a voxel. MinkowskiEngine computes in float32 or float64 alone and fails under
+    autocast, so the network runs without it there, in the dtype of its parameters; on one thread two runs give the same
+    bits, with more, or on CUDA, its sums have no fixed order.
 
     Args:
         network: from a sparse tensor of the engine to one on the same voxels, such as :class:`MinkUNet34C` without its

@@ -191,12 +191,14 @@ def _product_by_columns(features: Tensor, kernel: Tensor, kernel_map: KernelMap)
 
 
 def _correlation_by_columns(features: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
-    result = features.new_zeros((len(kernel_map.reads) * features.shape[1], grad.shape[1]))
-    done = 0
-    for gathered in _gathered(features, kernel_map):
-        result += gathered.t() @ grad[done : done + len(gathered)]
+    blocks = _gathered(features, kernel_map)
+    first = next(blocks)
+    total, done = first.t() @ grad[: len(first)], len(first)  # (T·C, C')
+    for gathered in blocks:
+        product = gathered.t() @ grad[done : done + len(gathered)]
+        total = total + product.to(torch.promote_types(product.dtype, torch.float32))
         done += len(gathered)
-    return result.view(-1, features.shape[1], grad.shape[1])
+    return total.to(features.dtype).view(-1, features.shape[1], grad.shape[1])
 
 
 def _gathered(features: Tensor, kernel_map: KernelMap) -> Iterator[Tensor]:
