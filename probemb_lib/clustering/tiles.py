@@ -388,8 +388,10 @@ def _refined(
     mean = total / count[:, None]
     probability, semantic = best_foreground(mean[:, :-1], background)
     score = probability * mean[:, -1] * (count / points) ** SIZE_EXPONENT
-    largest = part[size.argsort(stable=True)]  # the last one of each instance stays
-    center = found.center.select(torch.zeros_like(best.row).index_put((row[largest],), largest))
+    by_size = part[size.argsort(stable=True)]
+    rank = torch.arange(len(part))  # assigning in this order would not do: threads race for who is last
+    largest = by_size[torch.zeros_like(best.row).scatter_reduce(0, row[by_size], rank, "amax", include_self=False)]
+    center = found.center.select(largest)
     order = score.argsort(descending=True, stable=True)
     place = torch.empty_like(order).index_copy(0, order, torch.arange(len(order)))
     refined = best._replace(

@@ -312,6 +312,20 @@ def test_members_in_several_tiles_refine_an_instance() -> None:
     torch.testing.assert_close(found.semantic, expected.semantic[row])
 
 
+@pytest.mark.parametrize(("first", "second", "expected"), [(3, 5, 0.1), (5, 3, 0.0)])
+def test_the_gaussian_is_that_of_the_tile_with_most_members(first: int, second: int, expected: float) -> None:
+    positions = torch.cat([torch.linspace(0.1, 0.9, first), torch.linspace(1.1, 1.9, second)])[:, None]
+    log_std = iter((0.0, 0.1))  # a tile at a time
+
+    def predict(index: Tensor) -> tuple[GaussianEmbedding, Tensor]:
+        std = torch.full((len(index), 1), next(log_std))
+        return GaussianEmbedding(torch.ones(len(index), 1), std), torch.tensor([[0.1, 0.9]]).expand(len(index), 2)
+
+    found = cluster_tiles(positions, predict, tile_size=1.0, overlap=1.0, refine=True)
+    assert found.size.tolist() == [8]
+    torch.testing.assert_close(found.embedding.log_std, torch.full((1, 1), expected))
+
+
 def test_nothing_to_refine() -> None:
     scene = separated(np.random.default_rng(0), 2, objects=2)
     empty = scene.select(torch.zeros(0, dtype=torch.int64))._replace(positions=scene.positions[:0])
