@@ -312,6 +312,9 @@ def test_voxels_that_no_key_can_number() -> None:
     wild[:, 0] = torch.arange(5000)
     with pytest.raises(ValueError, match="voxels that 63 bits can number"):
         SparseTensor(torch.ones(5000, 1), wild)
+    apart = torch.tensor([[0, -(2**62), 0, 0], [0, 2**62, 0, 0], [0, 2**62, 1, 0]])
+    with pytest.raises(ValueError, match=r"got coordinates 2\^63 apart"):
+        SparseTensor(torch.ones(3, 1), apart)
 
 
 def test_each_map_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,10 @@ def _from_zero(coordinates: Tensor) -> tuple[Tensor, list[int]]:
     origin = coordinates.amin(0)
     origin[1:] = origin[1:].div(MAX_STRIDE, rounding_mode="floor") * MAX_STRIDE
     cells = coordinates - origin
-    sizes = (cells.amax(0) + 1).tolist()
+    low, high = torch.stack((cells.amin(0), cells.amax(0))).tolist()
+    if min(low) < 0:  # 64 bits do not hold the difference
+        raise ValueError("expected voxels that 63 bits can number, got coordinates 2^63 apart: leave stray points out")
+    sizes = [last + 1 for last in high]
     if not _fits(sizes):
         cells = torch.stack([_moved_together(column) for column in cells.unbind(1)], 1)
         sizes = (cells.amax(0) + 1).tolist()
