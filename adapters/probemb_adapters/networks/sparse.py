@@ -48,7 +48,7 @@ class SparseTensor:
 
     >>> x = SparseTensor(torch.ones(2, 3), torch.tensor([[0, 0, 0, 0], [0, 5, 0, -1]]))
     >>> convolve(x, torch.ones(8, 3, 4), size=2, stride=2).C
-    tensor([[ 0,  0,  0, -2],
+    tensor([[ 0,  0,  0,  0],
             [ 0,  4,  0, -2]])
     """
 
