@@ -8,6 +8,7 @@ The two folders hold files of equal names, whatever their endings; `masks` may s
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,6 +112,11 @@ def split_images(folder: Path, found: dict[str, list[LabelledImage]], seed: int)
     return {name: [images[i] for i in sorted(rows[name])] for name in SPLITS}
 
 
+def fingerprint(image: LabelledImage) -> int:
+    """Of the grey values, by which an image is known again whatever its file is called."""
+    return zlib.crc32(np.ascontiguousarray(image.image, dtype=np.float32).tobytes())
+
+
 def findings_of(image: LabelledImage) -> list[Finding]:
     """A mask of the foreground in the place of labels, objects in pieces, very small ones, none."""
     label = np.zeros(0, np.int64) if image.label is None else image.label
@@ -166,7 +172,8 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
     if wrong := next((f for f in found if f.wrong), None):
         raise ValueError(f"{wrong.name}: {wrong.message}")
     options = _options(folder, request)
-    options = with_lengths(options, sides["train"])
+    seen = tuple(fingerprint(image) for name in ("train", "val") for image in sides[name])
+    options = replace(with_lengths(options, sides["train"]), seen=seen)
     options.output.mkdir(parents=True, exist_ok=True)
     model = new_model(options, fabric)
     history = train_model(model, sides["train"], PixelObjective(model.settings), options, fabric)
@@ -180,7 +187,10 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
 
 
 def _options(folder: Path, request: Request) -> Options:
-    batch, steps = request.batch_size or 8, request.steps or STEPS[request.preset]
+    batch = 8 if request.batch_size is None else request.batch_size
+    steps = STEPS[request.preset] if request.steps is None else request.steps
+    if batch < 1 or steps < 1:
+        raise ValueError(f"expected at least a step and a batch of 1, got {steps} and {batch}")
     epochs = min(_EPOCHS, steps)
     return resolve(
         Options(
@@ -197,10 +207,17 @@ def _options(folder: Path, request: Request) -> Options:
 
 
 def run_evaluation(path: Path, folder: Path, output: Path | None, channel: int | None, fabric: Fabric) -> str:
-    """Test a model on the labelled images of a folder, those of its subfolder test where it has one."""
+    """Test a model on the labelled images of a folder, those of its subfolder test where it has one, without those that
+    it was trained or fitted on."""
     model = load(path).to(fabric.device)
     found = read_folder(folder, channel)
-    images = found.get("test", found.get("", []))
+    given = found.get("test", found.get("", []))
+    unseen = [image for image in given if fingerprint(image) not in set(model.settings.seen)]
+    if unseen and len(unseen) < len(given):
+        fabric.print(f"{len(given) - len(unseen)} of {len(given)} images left out: the model has seen them")
+    elif not unseen:
+        fabric.print("the model was trained or fitted on all of these images: expect less on others")
+    images = unseen or given
     evaluation = evaluate(model.settings.embedding, model, images)
     options = Options(data=folder, output=output or Path("runs"), channel=channel)
     if output is None:
