@@ -375,7 +375,7 @@ def test_odd_headers(tmp_path: Path) -> None:
     assert lines[1].startswith("0.5;7.0;8.0;a;0")
 
 
-@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64, ">u4", ">u8"])
 def test_unsigned_labels_that_were_negative(tmp_path: Path, dtype: Any) -> None:
     labels = np.where(np.arange(N) < 9, -1, np.where(np.arange(N) < 12, -100, INSTANCE))
     np.savez(tmp_path / "a.npz", pos=LOCAL, label=labels.astype(dtype))

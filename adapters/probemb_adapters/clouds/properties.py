@@ -141,7 +141,7 @@ def _numbered(values: Array) -> tuple[Array, tuple[str, ...]]:
 
 def _unwrapped(values: Array, name: str) -> tuple[Array, str | None]:
     """−1 and −100 where the type has no signs and 32 bits or more: no label is as large. With 8 or 16, one may be."""
-    signed = values.astype(np.int64) if values.dtype.itemsize > 4 else values.view(np.int32).astype(np.int64)
+    signed = values.astype(np.int64 if values.dtype.itemsize > 4 else np.int32)  # wraps, in any byte order
     below = (signed == -1) | (signed == IGNORED)
     note = f"{name}: -1 or -100 in {values.dtype} are taken for that"
     return np.where(below, signed, values.astype(np.int64)), note if below.any() else None
