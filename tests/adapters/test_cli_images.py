@@ -108,7 +108,7 @@ def test_objects_are_counted_whatever_their_numbers(
     for seed in range(4):
         image = disks(seed)
         assert image.label is not None
-        write(tmp_path, image._replace(label=9 * image.label))
+        write(tmp_path, image._replace(label=1_400_000_000 * image.label.astype(np.uint32)))
     for image in read_folder(tmp_path)[""]:
         if fingerprint(image) not in load(trained).settings.seen:
             for side in ("images", "labels"):
@@ -182,6 +182,8 @@ def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> Non
     assert "--channel is for images" in fails("check", tmp_path / "clouds", "--channel", 0)
     assert "go on with it by --resume" in fails("train", labelled, "--output", trained)
     assert "expected .tif" in fails("predict", trained, tmp_path / "scan.ply", *run)
+    tifffile.imwrite(tmp_path / "clouds" / "a.tif", np.eye(9))
+    assert "expected images in a folder images" in fails("train", tmp_path / "clouds", *run)
     (tmp_path / "bare" / "images").mkdir(parents=True)
     assert "a folder labels or masks" in fails("check", tmp_path / "bare")
     write(tmp_path / "part" / "train", disks(0))

@@ -25,6 +25,7 @@ from probemb_adapters.experiments.images.results import fields_of, results_table
 from probemb_adapters.experiments.images.training import PixelObjective, new_model, train_model
 from probemb_adapters.images import LabelledImage
 from probemb_adapters.images.files import ENDINGS, read_pairs
+from probemb_adapters.images.pairs import Array
 from probemb_adapters.report import table_text
 from probemb_adapters.training import LAST
 
@@ -89,7 +90,14 @@ def _pairs(folder: Path, channel: int | None) -> Iterator[LabelledImage]:
     labels = next((folder / name for name in LABELS if (folder / name).is_dir()), None)
     if labels is None:
         raise FileNotFoundError(f"{folder}: expected a folder {' or '.join(LABELS)} of label images beside images")
-    return read_pairs(folder / "images", labels, channel=channel)
+    for pair in read_pairs(folder / "images", labels, channel=channel):
+        yield pair._replace(label=_counted(np.asarray(pair.label)))
+
+
+def _counted(label: Array) -> Array:
+    """Objects as 1 … n in the order of their numbers, which may be as large as a file holds; 0 stays."""
+    numbers, place = np.unique(label, return_inverse=True)
+    return place.reshape(label.shape) + int(numbers[:1].any())
 
 
 def split_images(folder: Path, found: dict[str, list[LabelledImage]], seed: int) -> dict[str, list[LabelledImage]]:
