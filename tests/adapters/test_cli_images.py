@@ -17,6 +17,7 @@ import tifffile
 
 from probemb_adapters.cli.main import main
 from probemb_adapters.experiments.images.folders import (
+    findings_in,
     findings_of,
     fingerprint,
     load,
@@ -156,6 +157,15 @@ def test_findings() -> None:
     assert messages == ["2 objects in 3 connected pieces", "1 of 2 objects have less than 5 pixels"]
 
 
+def test_one_object_in_pieces_among_others_is_no_mask() -> None:
+    """Annotations lose pixels, and objects lie over each other."""
+    image = disks(0)
+    assert image.label is not None
+    mask = image._replace(label=(image.label > 0).astype(np.uint16))
+    assert [f.wrong for f in findings_in([mask, mask])] == [True, True]
+    assert [f.wrong for f in findings_in([mask, image])] == [False]
+
+
 def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
     images = read_folder(labelled)
     sides = split_images(labelled, images, seed=0)
@@ -188,6 +198,11 @@ def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> Non
     assert "a folder labels or masks" in fails("check", tmp_path / "bare")
     write(tmp_path / "part" / "train", disks(0))
     assert "subfolders train, val and test, got train" in fails("check", tmp_path / "part")
+    for side in ("train", "val", "test"):
+        image = disks(0)
+        assert image.label is not None
+        write(tmp_path / "none" / side, image._replace(label=image.label * (side != "val")))
+    assert "expected objects in the images of val, got none in disks_0" in fails("train", tmp_path / "none", *run)
     for name in ("images", "labels"):
         (tmp_path / "volumes" / name).mkdir(parents=True)
         np.save(tmp_path / "volumes" / name / "v.npy", np.ones((4, 8, 8), np.uint16))

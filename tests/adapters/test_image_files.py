@@ -104,6 +104,12 @@ def test_labels_of_a_palette_are_its_places(colours: list[int], tmp_path: Path) 
         read_labels(tmp_path / "b.png")
 
 
+def test_images_are_finite(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[np.nan, 2.0]]))
+    with pytest.raises(ValueError, match=r"a\.npy: expected finite numbers, got NaN or infinity; replace them"):
+        read_image(tmp_path / "a.npy")
+
+
 def test_labels_are_whole_numbers(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.array([[0.0, 2.0]]))

@@ -45,7 +45,7 @@ def read_image(path: str | Path, *, channel: int | None = None) -> Array:
     Raises:
         FileNotFoundError: no such file.
         ValueError: another ending, a damaged file, several channels and none named, a channel or axes that the file
-            does not have, or numbers that are neither integers nor floating point.
+            does not have, or numbers that are not finite, or neither integers nor floating point.
     """
     return _grey(Path(path), channel)
 
@@ -57,6 +57,10 @@ def _grey(path: Path, channel: int | None, *, numbers: bool = False) -> Array:
     image, axes = _read(path, channel, numbers)
     if image.dtype.kind not in "uif":
         raise ValueError(f"{path}: expected integers or floating point, got {image.dtype}")
+    if not numbers and not np.isfinite(image).all():
+        raise ValueError(
+            f"{path}: expected finite numbers, got NaN or infinity; replace them, as numpy.nan_to_num does"
+        )
     if (axis := next((i for i, name in enumerate(axes) if name in "CS"), None)) is not None:
         way = "export the numbers of the objects instead of colours" if numbers else "name one by channel=0"
         image = _one_channel(path, image, axis, channel, way)

@@ -144,6 +144,14 @@ def findings_of(image: LabelledImage) -> list[Finding]:
     return found
 
 
+def findings_in(images: Sequence[LabelledImage]) -> list[Finding]:
+    """Those of each. Where some image has several objects, one in pieces is no mask of the foreground, but may be cut
+    by others or have lost pixels."""
+    found = [finding for image in images for finding in findings_of(image)]
+    counted = any(image.label is not None and len(np.unique(image.label[image.label > 0])) > 1 for image in images)
+    return [finding._replace(wrong=finding.wrong and not counted) for finding in found]
+
+
 def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
     """The farthest offset and the first sigma that suit the objects as the network sees them, after magnification."""
     radii, usual = [], []
@@ -175,7 +183,14 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
         )
     sides = split_images(folder, read_folder(folder, request.channel), request.seed)
     fabric.print(", ".join(f"{name} {len(sides[name])}" for name in SPLITS) + " images")
-    found = [finding for image in sides["train"] for finding in findings_of(image)]
+    for name, images in sides.items():
+        if not any(image.label is not None and image.label.any() for image in images):
+            raise ValueError(
+                f"{folder}: expected objects in the images of {name}, got none in "
+                f"{', '.join(image.name for image in images[:5])}; label more, or sort the images into subfolders "
+                "train, val and test"
+            )
+    found = findings_in(sides["train"])
     fabric.print(*(f"{f.name}: {f.message}" for f in found[:_LINES]), sep="\n", end="\n" if found else "")
     if wrong := next((f for f in found if f.wrong), None):
         raise ValueError(f"{wrong.name}: {wrong.message}")
@@ -247,7 +262,7 @@ def run_files(path: Path, files: Sequence[Path], output: Path, channel: int | No
 def run_check(folder: Path, channel: int | None) -> tuple[str, bool]:
     """The usual mix-ups in each image of a folder, a line a finding; and whether one is an error."""
     images = [image for side in read_folder(folder, channel).values() for image in side]
-    found = [finding for image in images for finding in findings_of(image)]
+    found = findings_in(images)
     lines = [f"{finding.name}: {finding.message}" for finding in found]
     objects = sum(len(np.unique(i.label[i.label > 0])) for i in images if i.label is not None)
     return "\n".join([*lines, f"{len(images)} images, {objects} objects, {len(found)} findings"]), any(
