@@ -384,6 +384,16 @@ def test_unsigned_labels_that_were_negative(tmp_path: Path, dtype: Any) -> None:
     assert f"label: -1 or -100 in {np.dtype(dtype)} are taken for that" in cloud.notes
 
 
+@pytest.mark.parametrize("empty", ["", "NA", "null"])
+def test_cells_without_a_label(tmp_path: Path, empty: str) -> None:
+    """An empty cell among numbers is no word, after which they would count anew."""
+    rows = [f"{x},{x * x},0.5,{empty if x == 3 else 10 * x}" for x in range(6)]
+    (tmp_path / "a.csv").write_text("\n".join(["x,y,z,instance", *rows]), encoding="utf-8")
+    (cloud,) = read_clouds(tmp_path / "a.csv")
+    assert cloud.instance.tolist() == [0, 10, 20, -100, 40, 50]
+    assert "instance: points without a word are taken for not labelled" in cloud.notes
+
+
 def test_words_of_arrays(tmp_path: Path) -> None:
     """In npz and h5; words that are numbers are numbers; an array class_names names numbers."""
     tree = np.array(["12", "7", "", "12"] * 15)
