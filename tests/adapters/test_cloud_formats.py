@@ -404,9 +404,9 @@ def test_words_of_arrays(tmp_path: Path) -> None:
         file["class_names"] = ["stem", "leaf", "pot"]
     one, two = read_clouds(tmp_path)
     assert one.instance[:4].tolist() == two.instance[:4].tolist() == [12, 7, -100, 12]
-    assert one.class_names == {3: "leaf", 4: "stem"}  # after the numbers
+    assert one.class_names == {0: "stem", 1: "leaf"}  # as the other file numbers them
     assert two.class_names == {0: "stem", 1: "leaf", 2: "pot"}
-    assert one.semantic[:2].tolist() == [4, 3]
+    assert one.semantic[:2].tolist() == [0, 1]
 
 
 # --- folders
