@@ -92,7 +92,8 @@ def test_evaluation_and_prediction(
     output = tmp_path / "evaluated"
     main(["evaluate", str(trained), str(tmp_path / "sides"), "--output", str(output), "--accelerator", "cpu"])
     assert "1 images with 3 objects" in capsys.readouterr().out
-    assert (output / "metrics.json").is_file()
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["options"]["offset_scale"] == load(trained).settings.offset_scale != Options().offset_scale
 
     main(["predict", str(trained), str(labelled / "images"), "--output", str(tmp_path / "found")])
     for seed in range(4):

@@ -242,7 +242,8 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, channel: int |
         fabric.print("the model was trained or fitted on all of these images: expect less on others")
     images = unseen or given
     evaluation = evaluate(model.settings.embedding, model, images)
-    options = Options(data=folder, output=output or Path("runs"), channel=channel)
+    own = {"data": folder, "output": output or Path("runs"), "channel": channel}
+    options = Options(**{**model.settings.__dict__, **own})
     if output is None:
         return "\n" + table_text(results_table([evaluation], images, fields_of(images, options)))
     output.mkdir(parents=True, exist_ok=True)
