@@ -105,18 +105,38 @@ def mmdetection3d_instances(num_classes: int = 18) -> LabelConvention:
 def for_scannet(convention: LabelConvention) -> LabelConvention:
     """ScanNet's 20 classes, of which 0 and 1, wall and floor, are the background: 19 columns, 1 … 18 with instances.
 
+    Raises:
+        ValueError: the convention has other classes already, as ``mmdetection3d_instances`` does.
+
     >>> import torch
     >>> for_scannet(POINTCEPT).convert(torch.tensor([-1, 3, 4]), torch.tensor([-1, 1, 19]))
     (tensor([-1, -1,  4]), tensor([-100,    0,   18]))
     """
-    return replace(convention, num_classes=20, background_classes=(0, 1), class_shift=-1)
+    return _with_classes(convention, num_classes=20, background_classes=(0, 1), class_shift=-1)
 
 
 def for_s3dis(convention: LabelConvention) -> LabelConvention:
     """S3DIS's 13 classes, all of which have instances, ceiling (0) among them: 14 columns, of which 0 stays free.
 
+    Raises:
+        ValueError: the convention has other classes already.
+
     >>> import torch
     >>> for_s3dis(POINTCEPT).convert(torch.tensor([0, 5, -1]), torch.tensor([0, 12, -1]))
     (tensor([ 0,  5, -1]), tensor([   1,   13, -100]))
     """
-    return replace(convention, num_classes=13, class_shift=1)
+    return _with_classes(convention, num_classes=13, background_classes=(), class_shift=1)
+
+
+def _with_classes(
+    convention: LabelConvention, *, num_classes: int, background_classes: tuple[int, ...], class_shift: int
+) -> LabelConvention:
+    own = convention.num_classes, convention.background_classes, convention.class_shift
+    new = num_classes, background_classes, class_shift
+    if own not in (new, (num_classes, (), 0), (None, (), 0)):
+        raise ValueError(
+            "convention: expected one of a host, without the classes of a data set, got num_classes, "
+            f"background_classes and class_shift {own}, which are not those to be set, {new}; for ScanNet's instance "
+            "set of mmdetection3d take mmdetection3d_instances() as it is"
+        )
+    return replace(convention, num_classes=num_classes, background_classes=background_classes, class_shift=class_shift)

@@ -12,10 +12,19 @@ import pytest
 pytest.importorskip("monai")
 pytest.importorskip("torch_geometric")
 
+import imageio.v3 as imageio
 import tifffile
 
 from probemb_adapters.cli.main import main
-from probemb_adapters.experiments.images.folders import findings_of, load, read_folder, split_images, with_lengths
+from probemb_adapters.experiments.images.folders import (
+    findings_in,
+    findings_of,
+    fingerprint,
+    load,
+    read_folder,
+    split_images,
+    with_lengths,
+)
 from probemb_adapters.experiments.images.options import Options
 from probemb_adapters.images import LabelledImage
 
@@ -73,15 +82,18 @@ def test_a_training_leaves_model_numbers_and_page(trained: Path) -> None:
 def test_evaluation_and_prediction(
     trained: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The model says that images come; of a folder with sides the side test counts."""
+    """The model says that images come and leaves its own out; of a folder with sides the side test counts."""
     main(["evaluate", str(trained), str(labelled), "--accelerator", "cpu"])
-    assert "4 images with 12 objects" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 of 4 images left out: the model has seen them" in printed
+    assert "1 images with 3 objects" in printed
     for i, side in enumerate(("train", "val", "test")):
         write(tmp_path / "sides" / side, disks(i), "masks")
     output = tmp_path / "evaluated"
     main(["evaluate", str(trained), str(tmp_path / "sides"), "--output", str(output), "--accelerator", "cpu"])
     assert "1 images with 3 objects" in capsys.readouterr().out
-    assert (output / "metrics.json").is_file()
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["options"]["offset_scale"] == load(trained).settings.offset_scale != Options().offset_scale
 
     main(["predict", str(trained), str(labelled / "images"), "--output", str(tmp_path / "found")])
     for seed in range(4):
@@ -89,6 +101,32 @@ def test_evaluation_and_prediction(
         assert label.shape == (48, 64)
         with (tmp_path / "found" / f"disks_{seed}_objects.csv").open(newline="", encoding="utf-8") as file:
             assert len(list(csv.reader(file))) == 1 + int(label.max())
+
+
+def test_objects_are_counted_whatever_their_numbers(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder that is named by a dot, of images that the model has seen."""
+    for seed in range(4):
+        image = disks(seed)
+        assert image.label is not None
+        write(tmp_path, image._replace(label=1_400_000_000 * image.label.astype(np.uint32)))
+    for image in read_folder(tmp_path)[""]:
+        if fingerprint(image) not in load(trained).settings.seen:
+            for side in ("images", "labels"):
+                (tmp_path / side / f"{image.name}.tif").unlink()
+    monkeypatch.chdir(tmp_path)
+    main(["evaluate", str(trained), ".", "--accelerator", "cpu"])
+    printed = capsys.readouterr().out
+    assert "trained or fitted on all of these images" in printed
+    assert "3 images with 9 objects" in printed
+
+
+def test_a_picture_does_not_replace_an_image(trained: Path, tmp_path: Path) -> None:
+    imageio.imwrite(tmp_path / "a.png", disks(0).image)
+    before = (tmp_path / "a.png").read_bytes()
+    assert "expected another --output folder" in fails("predict", trained, tmp_path, "--output", tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 def test_check(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +158,15 @@ def test_findings() -> None:
     assert messages == ["2 objects in 3 connected pieces", "1 of 2 objects have less than 5 pixels"]
 
 
+def test_one_object_in_pieces_among_others_is_no_mask() -> None:
+    """Annotations lose pixels, and objects lie over each other."""
+    image = disks(0)
+    assert image.label is not None
+    mask = image._replace(label=(image.label > 0).astype(np.uint16))
+    assert [f.wrong for f in findings_in([mask, mask])] == [True, True]
+    assert [f.wrong for f in findings_in([mask, image])] == [False]
+
+
 def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
     images = read_folder(labelled)
     sides = split_images(labelled, images, seed=0)
@@ -138,15 +185,25 @@ def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> None:
     run = ("--output", tmp_path / "run")
     assert "--points, --up and --class-names are for clouds" in fails("train", labelled, *run, "--points", 9)
+    assert "at least a step and a batch of 1, got 0 and 2" in fails(
+        "train", labelled, *run, "--steps", 0, "--batch-size", 2
+    )
     assert "need no --instance" in fails("check", labelled, "--instance", "id")
     (tmp_path / "clouds").mkdir()
     assert "--channel is for images" in fails("check", tmp_path / "clouds", "--channel", 0)
     assert "go on with it by --resume" in fails("train", labelled, "--output", trained)
     assert "expected .tif" in fails("predict", trained, tmp_path / "scan.ply", *run)
+    tifffile.imwrite(tmp_path / "clouds" / "a.tif", np.eye(9))
+    assert "expected images in a folder images" in fails("train", tmp_path / "clouds", *run)
     (tmp_path / "bare" / "images").mkdir(parents=True)
     assert "a folder labels or masks" in fails("check", tmp_path / "bare")
     write(tmp_path / "part" / "train", disks(0))
     assert "subfolders train, val and test, got train" in fails("check", tmp_path / "part")
+    for side in ("train", "val", "test"):
+        image = disks(0)
+        assert image.label is not None
+        write(tmp_path / "none" / side, image._replace(label=image.label * (side != "val")))
+    assert "expected objects in the images of val, got none in disks_0" in fails("train", tmp_path / "none", *run)
     for name in ("images", "labels"):
         (tmp_path / "volumes" / name).mkdir(parents=True)
         np.save(tmp_path / "volumes" / name / "v.npy", np.ones((4, 8, 8), np.uint16))

@@ -375,13 +375,23 @@ def test_odd_headers(tmp_path: Path) -> None:
     assert lines[1].startswith("0.5;7.0;8.0;a;0")
 
 
-@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64, ">u4", ">u8"])
 def test_unsigned_labels_that_were_negative(tmp_path: Path, dtype: Any) -> None:
     labels = np.where(np.arange(N) < 9, -1, np.where(np.arange(N) < 12, -100, INSTANCE))
     np.savez(tmp_path / "a.npz", pos=LOCAL, label=labels.astype(dtype))
     (cloud,) = read_clouds(tmp_path / "a.npz")
     np.testing.assert_array_equal(cloud.instance, labels)
     assert f"label: -1 or -100 in {np.dtype(dtype)} are taken for that" in cloud.notes
+
+
+@pytest.mark.parametrize("empty", ["", "NA", "null"])
+def test_cells_without_a_label(tmp_path: Path, empty: str) -> None:
+    """An empty cell among numbers is no word, after which they would count anew."""
+    rows = [f"{x},{x * x},0.5,{empty if x == 3 else 10 * x}" for x in range(6)]
+    (tmp_path / "a.csv").write_text("\n".join(["x,y,z,instance", *rows]), encoding="utf-8")
+    (cloud,) = read_clouds(tmp_path / "a.csv")
+    assert cloud.instance.tolist() == [0, 10, 20, -100, 40, 50]
+    assert "instance: points without a word are taken for not labelled" in cloud.notes
 
 
 def test_words_of_arrays(tmp_path: Path) -> None:
@@ -394,9 +404,9 @@ def test_words_of_arrays(tmp_path: Path) -> None:
         file["class_names"] = ["stem", "leaf", "pot"]
     one, two = read_clouds(tmp_path)
     assert one.instance[:4].tolist() == two.instance[:4].tolist() == [12, 7, -100, 12]
-    assert one.class_names == {3: "leaf", 4: "stem"}  # after the numbers
+    assert one.class_names == {0: "stem", 1: "leaf"}  # as the other file numbers them
     assert two.class_names == {0: "stem", 1: "leaf", 2: "pot"}
-    assert one.semantic[:2].tolist() == [4, 3]
+    assert one.semantic[:2].tolist() == [0, 1]
 
 
 # --- folders

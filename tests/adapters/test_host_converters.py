@@ -95,5 +95,6 @@ def test_torch_points3d() -> None:
     torch.testing.assert_close(results.semantic_logits[:, :2], output.logits[:, [0, 0]])  # wall and floor share it
     torch.testing.assert_close(results.semantic_logits[:, 2:], output.logits[:, 1:])
     torch.testing.assert_close(results.offset_logits, output.embedding.mean)
+    assert len(results.clusters) == len(found) == 2
     for k, cluster in enumerate(results.clusters):
         assert cluster.tolist() == found.masks()[k].nonzero().squeeze(1).tolist()

@@ -52,7 +52,9 @@ def test_lightning_fits_and_predicts(tmp_path: Path) -> None:
     parts = ("loss", "bce", "dice", "score", "entropy")
     assert set(logged) == {f"{stage}/{part}" for stage in ("train", "val") for part in parts}
     assert logged["val/loss"] < 0.7 * before
-    (found, *others), *_ = trainer.predict(module, loader)
+    unlabelled = batch_of()
+    del unlabelled.instance, unlabelled.semantic
+    (found, *others), *_ = trainer.predict(module, DataLoader([unlabelled], batch_size=None))
     assert len(others) == 1  # two clouds
     assert len(found.label) == 30
 

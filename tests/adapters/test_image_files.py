@@ -9,6 +9,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from probemb_adapters.images import normalize
 from probemb_adapters.images.files import read_image, read_labels, read_pairs, write_labels
@@ -88,6 +89,25 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((2, 3)))
     with pytest.raises(ValueError, match="expected channel 1, got one channel only"):
         read_image(tmp_path / "a.npy", channel=1)
+
+
+@pytest.mark.parametrize("colours", [[0, 0, 0, 9, 9, 9, 9, 9, 9], [0, 0, 0, 255, 0, 0, 0, 255, 0]])
+def test_labels_of_a_palette_are_its_places(colours: list[int], tmp_path: Path) -> None:
+    """Two objects of one grey, or of colours, as annotation tools write them."""
+    label = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    picture = Image.fromarray(label).convert("P")
+    picture.putpalette(colours)
+    picture.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), label)
+    imageio.imwrite(tmp_path / "b.png", np.eye(3, dtype=np.uint8)[label])
+    with pytest.raises(ValueError, match="got 3 that differ; export the numbers of the objects instead of colours"):
+        read_labels(tmp_path / "b.png")
+
+
+def test_images_are_finite(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[np.nan, 2.0]]))
+    with pytest.raises(ValueError, match=r"a\.npy: expected finite numbers, got NaN or infinity; replace them"):
+        read_image(tmp_path / "a.npy")
 
 
 def test_labels_are_whole_numbers(tmp_path: Path) -> None:

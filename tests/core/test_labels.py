@@ -193,6 +193,17 @@ def test_a_class_beyond_is_warned_of_once_it_trains() -> None:
     replace(POINTCEPT, num_classes=20).convert(ids, torch.tensor([-1, 3]))  # not beyond
 
 
+def test_classes_of_a_data_set_are_set_once() -> None:
+    """Else cabinets and beds were the background, and class 13 of ScanNet ignored."""
+    for convention in (mmdetection3d_instances(), mmdetection3d(13), for_s3dis(POINTCEPT), CITYSCAPES):
+        with pytest.raises(ValueError, match="convention: expected one of a host, without the classes of a data set"):
+            for_scannet(convention)
+    with pytest.raises(ValueError, match="take mmdetection3d_instances"):
+        for_s3dis(mmdetection3d_instances(13))
+    assert for_scannet(for_scannet(POINTCEPT)) == for_scannet(POINTCEPT)
+    assert for_scannet(mmdetection3d(20)).num_columns == 19
+
+
 def test_scannet_and_s3dis_of_all_hosts() -> None:
     """The same three points in every host: wall, a chair (4 of 20, and 8 of 13), nobody knows."""
     hosts = [

@@ -8,6 +8,7 @@ from types import ModuleType
 from probemb_adapters.cli.labels import Labels
 
 SUBFOLDERS = (".", "train", "val", "test")
+PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")  # no clouds, as .npy may be
 
 
 def images_of(folder: Path, labels: Labels) -> ModuleType | None:
@@ -16,11 +17,17 @@ def images_of(folder: Path, labels: Labels) -> ModuleType | None:
     MONAI and the readers of images are imported for those who have images.
 
     Raises:
-        ValueError: options of clouds with images, or the other way round.
+        ValueError: options of clouds with images, or the other way round; images without a folder of their own.
     """
     if not any((folder / name / "images").is_dir() for name in SUBFOLDERS):
         if labels.channel is not None:
             raise ValueError(f"{folder}: --channel is for images: expected the folders images and labels in it")
+        bare = [p.name for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURES] if folder.is_dir() else []
+        if bare and len(bare) == sum(p.is_file() and p.name[0] != "." for p in folder.iterdir()):
+            raise ValueError(
+                f"{folder}: expected images in a folder images and label images of the same names in a folder labels "
+                f"beside it, both in {folder}, got {', '.join(bare[:3])}"
+            )
         return None
     if labels.instance is not None or labels.semantic is not None or labels.background:
         raise ValueError(f"{folder} has images: their label images need no --instance, --semantic or --background")

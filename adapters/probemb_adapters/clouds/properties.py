@@ -29,6 +29,7 @@ _FLOAT_COLOURS = (("rf", "gf", "bf"),)
 _NORMALS = (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"))
 _NORMAL_ARRAYS = ("normal", "normals")
 
+_MISSING = ("na", "n/a", "nan", "null")  # as tables of R, Excel and databases write an empty cell
 _UNCLASSIFIED = 1  # las: 0 never classified, 1 unclassified
 
 
@@ -39,7 +40,7 @@ class Labels(NamedTuple):
         values: (N,) int64.
         name: the property that they are.
         note: a line where a usual name was not taken, or where points have no word.
-        words: where the property has words, those that ``values`` count, in order; an empty one is −100.
+        words: where the property has words, those that ``values`` count, in order; an empty one, or NA, is −100.
     """
 
     values: Array | None = None
@@ -132,7 +133,8 @@ def find_labels(
 def _numbered(values: Array) -> tuple[Array, tuple[str, ...]]:
     """The places of words (N,) among all, and these in order; of words that are whole numbers, these and none."""
     text = np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
-    words, place = np.unique(np.char.strip(text), return_inverse=True)
+    text = np.char.strip(text)
+    words, place = np.unique(np.where(np.isin(np.char.lower(text), _MISSING), "", text), return_inverse=True)
     if all(re.fullmatch(r"[+-]?\d{1,18}", word) for word in words if word):
         return np.array([int(word or IGNORED) for word in words], dtype=np.int64)[place], ()
     empty = int(words[0] == "")
@@ -141,7 +143,7 @@ def _numbered(values: Array) -> tuple[Array, tuple[str, ...]]:
 
 def _unwrapped(values: Array, name: str) -> tuple[Array, str | None]:
     """−1 and −100 where the type has no signs and 32 bits or more: no label is as large. With 8 or 16, one may be."""
-    signed = values.astype(np.int64) if values.dtype.itemsize > 4 else values.view(np.int32).astype(np.int64)
+    signed = values.astype(np.int64 if values.dtype.itemsize > 4 else np.int32)  # wraps, in any byte order
     below = (signed == -1) | (signed == IGNORED)
     note = f"{name}: -1 or -100 in {values.dtype} are taken for that"
     return np.where(below, signed, values.astype(np.int64)), note if below.any() else None

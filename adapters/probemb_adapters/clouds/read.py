@@ -68,7 +68,8 @@ def read_clouds(
         ignored: values of both that nobody labelled; they become −100. Nothing is taken for none that is not named.
         columns: names of the columns of a text file or of an npy (N, C); by default those of its header.
         class_names: of classes that are known, such as a model's: where files name classes by words, these words have
-            these numbers. Others follow, in order, one for each word in all files together.
+            these numbers; else those that an array `class_names` of any file gives them. Others follow, in order, one
+            for each word in all files together.
 
     Raises:
         FileNotFoundError: no such file.
@@ -201,8 +202,10 @@ def _converted(labels: Labels, meant: Mapping[int, Sequence[int | str]], what: s
 
 
 def _number_words(clouds: list[Cloud], words: list[tuple[str, ...]], known: Mapping[int, str]) -> list[Cloud]:
-    """The clouds with one number for each word that is a class in any of them; numbers that classes have are taken."""
-    number = {name: value for value, name in known.items()}
+    """The clouds with one number for each word that is a class in any of them; numbers that classes have are taken,
+    and a word that names a number in any file is that number."""
+    number = {name: value for cloud in clouds for value, name in cloud.class_names.items()}
+    number |= {name: value for value, name in known.items()}
     numeric = [
         int(c.semantic.max()) for c, own in zip(clouds, words, strict=True) if c.semantic is not None and not own
     ]

@@ -22,10 +22,11 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """One more line; an interruption leaves the file as it was, or with the whole line."""
+    """One more line, with empty cells where it lacks a column or brings a new one; an interruption leaves the file as
+    it was, or with the whole line."""
     lines = [*read_lines(path), line]
     with replaced_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(line), extrasaction="ignore")
+        writer = csv.DictWriter(file, list(dict.fromkeys([*lines[0], *line])))
         writer.writeheader()
         writer.writerows(lines)
 

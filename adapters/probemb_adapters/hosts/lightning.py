@@ -3,8 +3,8 @@
     module = ProbEmbModule(network)                 # network(batch) -> HeadOutput
     lightning.Trainer(max_epochs=100).fit(module, train_loader, val_loader)
 
-Batches have ``instance``, ``semantic`` and ``batch`` by attribute, as a PyG ``Batch`` does; for others override
-:meth:`ProbEmbModule.targets`.
+Batches have ``batch`` and, but in prediction, ``instance`` and ``semantic`` by attribute, as a PyG ``Batch`` does; for
+others override :meth:`ProbEmbModule.clouds` and :meth:`ProbEmbModule.targets`.
 """
 
 from __future__ import annotations
@@ -52,9 +52,14 @@ class ProbEmbModule(LightningModule):
         output: HeadOutput = self.network(batch)
         return output
 
-    def targets(self, batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        """``instance``, ``semantic``, and the cloud of each point, in the convention of this library."""
-        return batch.instance, batch.semantic, batch.batch
+    def clouds(self, batch: Any) -> Tensor | None:
+        """The cloud of each point; None: all are of one."""
+        clouds: Tensor | None = batch.batch
+        return clouds
+
+    def targets(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """``instance`` and ``semantic``, in the convention of this library; not asked for in prediction."""
+        return batch.instance, batch.semantic
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The total; it and its parts are logged as "train/loss", "train/bce" and so on."""
@@ -66,7 +71,7 @@ class ProbEmbModule(LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[Instances]:
         """One :class:`~probemb_lib.Instances` a cloud, the last ones without a point left out."""
-        output, clouds = self(batch), self.targets(batch)[2]
+        output, clouds = self(batch), self.clouds(batch)
         found = greedy_cluster(
             output.embedding,
             output.probabilities,
@@ -82,7 +87,7 @@ class ProbEmbModule(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
     def _step(self, batch: Any, stage: str) -> Tensor:
-        instance, semantic, clouds = self.targets(batch)
+        (instance, semantic), clouds = self.targets(batch), self.clouds(batch)
         parts: dict[str, Tensor] = self.loss(self(batch), instance, semantic, clouds)
         size = 1 if clouds is None else int(clouds.max()) + 1
         self.log_dict({f"{stage}/{name}": value for name, value in parts.items()}, batch_size=size)

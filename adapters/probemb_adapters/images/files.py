@@ -45,16 +45,25 @@ def read_image(path: str | Path, *, channel: int | None = None) -> Array:
     Raises:
         FileNotFoundError: no such file.
         ValueError: another ending, a damaged file, several channels and none named, a channel or axes that the file
-            does not have, or numbers that are neither integers nor floating point.
+            does not have, or numbers that are not finite, or neither integers nor floating point.
     """
-    path = Path(path)
+    return _grey(Path(path), channel)
+
+
+def _grey(path: Path, channel: int | None, *, numbers: bool = False) -> Array:
+    """:func:`read_image`; with ``numbers`` those of a palette and not its colours."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected an image")
-    image, axes = _read(path, channel)
+    image, axes = _read(path, channel, numbers)
     if image.dtype.kind not in "uif":
         raise ValueError(f"{path}: expected integers or floating point, got {image.dtype}")
+    if not numbers and not np.isfinite(image).all():
+        raise ValueError(
+            f"{path}: expected finite numbers, got NaN or infinity; replace them, as numpy.nan_to_num does"
+        )
     if (axis := next((i for i, name in enumerate(axes) if name in "CS"), None)) is not None:
-        image = _one_channel(path, image, axis, channel)
+        way = "export the numbers of the objects instead of colours" if numbers else "name one by channel=0"
+        image = _one_channel(path, image, axis, channel, way)
     elif channel:
         raise ValueError(f"{path}: expected channel {channel}, got one channel only")
     while image.ndim > 2 and 1 in image.shape:  # an image may have one row
@@ -68,12 +77,12 @@ def read_image(path: str | Path, *, channel: int | None = None) -> Array:
 
 
 def read_labels(path: str | Path) -> NDArray[np.int64]:
-    """A label image: 0 background, 1 … n instances, (H, W) or (Z, Y, X).
+    """A label image: 0 background, 1 … n instances, (H, W) or (Z, Y, X). Of a palette the places count.
 
     Raises:
         FileNotFoundError, ValueError: as of :func:`read_image`, or numbers that are negative or not whole.
     """
-    label = read_image(path)
+    label = _grey(Path(path), None, numbers=True)
     if label.size and (not np.isfinite(label).all() or label.min() < 0 or (label != np.floor(label)).any()):
         raise ValueError(f"{path}: expected a label image of whole numbers >= 0, got {label.dtype} with others")
     return label.astype(np.int64)
@@ -122,7 +131,7 @@ def write_labels(path: str | Path, label: Array) -> None:
             tifffile.imwrite(file, narrow, photometric="minisblack", compression="zlib", metadata=axes)
 
 
-def _read(path: Path, channel: int | None) -> tuple[Array, str]:
+def _read(path: Path, channel: int | None, numbers: bool) -> tuple[Array, str]:
     """The array and a letter for each of its axes: C or S for channels."""
     ending = path.suffix.lower()
     with readable(path):
@@ -137,7 +146,8 @@ def _read(path: Path, channel: int | None) -> tuple[Array, str]:
             image = np.array(image)
             return image, "?" * (image.ndim - 1) + "S" if channel is not None and image.ndim > 2 else "?" * image.ndim
         if ending in ENDINGS:
-            image = np.asarray(imageio.imread(path, plugin="pillow"))
+            indexed = numbers and imageio.immeta(path, plugin="pillow")["mode"] == "P"
+            image = np.asarray(imageio.imread(path, plugin="pillow", mode="P" if indexed else None))
             return image, "??S" if image.ndim == 3 else "?" * image.ndim
     raise ValueError(f"{path}: expected one of {', '.join(ENDINGS)}")
 
@@ -166,7 +176,7 @@ def _check_pages(path: Path) -> None:
         raise ValueError(f"{path}: its chain of pages leads back to the page at byte {at}: damaged?")
 
 
-def _one_channel(path: Path, image: Array, axis: int, channel: int | None) -> Array:
+def _one_channel(path: Path, image: Array, axis: int, channel: int | None, way: str) -> Array:
     channels = np.moveaxis(image, axis, 0)
     if channel is not None:
         if not 0 <= channel < len(channels):
@@ -175,7 +185,7 @@ def _one_channel(path: Path, image: Array, axis: int, channel: int | None) -> Ar
     opaque = len(channels) in (2, 4) and bool((channels[-1] == channels[-1].flat[0]).all())
     shown = channels[:-1] if opaque and path.suffix.lower() not in TIFF else channels
     if not all(np.array_equal(other, shown[0]) for other in shown[1:]):
-        raise ValueError(f"{path}: expected one channel, got {len(channels)} that differ; name one by channel=0")
+        raise ValueError(f"{path}: expected one channel, got {len(channels)} that differ; {way}")
     return np.asarray(shown[0])
 
 

@@ -8,6 +8,7 @@ The two folders hold files of equal names, whatever their endings; `masks` may s
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from probemb_adapters.experiments.images.results import fields_of, results_table
 from probemb_adapters.experiments.images.training import PixelObjective, new_model, train_model
 from probemb_adapters.images import LabelledImage
 from probemb_adapters.images.files import ENDINGS, read_pairs
+from probemb_adapters.images.pairs import Array
 from probemb_adapters.report import table_text
 from probemb_adapters.training import LAST
 
@@ -88,7 +90,14 @@ def _pairs(folder: Path, channel: int | None) -> Iterator[LabelledImage]:
     labels = next((folder / name for name in LABELS if (folder / name).is_dir()), None)
     if labels is None:
         raise FileNotFoundError(f"{folder}: expected a folder {' or '.join(LABELS)} of label images beside images")
-    return read_pairs(folder / "images", labels, channel=channel)
+    for pair in read_pairs(folder / "images", labels, channel=channel):
+        yield pair._replace(label=_counted(np.asarray(pair.label)))
+
+
+def _counted(label: Array) -> Array:
+    """Objects as 1 … n in the order of their numbers, which may be as large as a file holds; 0 stays."""
+    numbers, place = np.unique(label, return_inverse=True)
+    return place.reshape(label.shape) + int(numbers[:1].any())
 
 
 def split_images(folder: Path, found: dict[str, list[LabelledImage]], seed: int) -> dict[str, list[LabelledImage]]:
@@ -111,6 +120,11 @@ def split_images(folder: Path, found: dict[str, list[LabelledImage]], seed: int)
     return {name: [images[i] for i in sorted(rows[name])] for name in SPLITS}
 
 
+def fingerprint(image: LabelledImage) -> int:
+    """Of the grey values, by which an image is known again whatever its file is called."""
+    return zlib.crc32(np.ascontiguousarray(image.image, dtype=np.float32).tobytes())
+
+
 def findings_of(image: LabelledImage) -> list[Finding]:
     """A mask of the foreground in the place of labels, objects in pieces, very small ones, none."""
     label = np.zeros(0, np.int64) if image.label is None else image.label
@@ -128,6 +142,14 @@ def findings_of(image: LabelledImage) -> list[Finding]:
     if small := int(((pixels > 0) & (pixels < 5)).sum()):
         found.append(Finding(image.name, False, f"{small} of {objects} objects have less than 5 pixels"))
     return found
+
+
+def findings_in(images: Sequence[LabelledImage]) -> list[Finding]:
+    """Those of each. Where some image has several objects, one in pieces is no mask of the foreground, but may be cut
+    by others or have lost pixels."""
+    found = [finding for image in images for finding in findings_of(image)]
+    counted = any(image.label is not None and len(np.unique(image.label[image.label > 0])) > 1 for image in images)
+    return [finding._replace(wrong=finding.wrong and not counted) for finding in found]
 
 
 def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
@@ -161,12 +183,20 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
         )
     sides = split_images(folder, read_folder(folder, request.channel), request.seed)
     fabric.print(", ".join(f"{name} {len(sides[name])}" for name in SPLITS) + " images")
-    found = [finding for image in sides["train"] for finding in findings_of(image)]
+    for name, images in sides.items():
+        if not any(image.label is not None and image.label.any() for image in images):
+            raise ValueError(
+                f"{folder}: expected objects in the images of {name}, got none in "
+                f"{', '.join(image.name for image in images[:5])}; label more, or sort the images into subfolders "
+                "train, val and test"
+            )
+    found = findings_in(sides["train"])
     fabric.print(*(f"{f.name}: {f.message}" for f in found[:_LINES]), sep="\n", end="\n" if found else "")
     if wrong := next((f for f in found if f.wrong), None):
         raise ValueError(f"{wrong.name}: {wrong.message}")
     options = _options(folder, request)
-    options = with_lengths(options, sides["train"])
+    seen = tuple(fingerprint(image) for name in ("train", "val") for image in sides[name])
+    options = replace(with_lengths(options, sides["train"]), seen=seen)
     options.output.mkdir(parents=True, exist_ok=True)
     model = new_model(options, fabric)
     history = train_model(model, sides["train"], PixelObjective(model.settings), options, fabric)
@@ -180,7 +210,10 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
 
 
 def _options(folder: Path, request: Request) -> Options:
-    batch, steps = request.batch_size or 8, request.steps or STEPS[request.preset]
+    batch = 8 if request.batch_size is None else request.batch_size
+    steps = STEPS[request.preset] if request.steps is None else request.steps
+    if batch < 1 or steps < 1:
+        raise ValueError(f"expected at least a step and a batch of 1, got {steps} and {batch}")
     epochs = min(_EPOCHS, steps)
     return resolve(
         Options(
@@ -197,12 +230,20 @@ def _options(folder: Path, request: Request) -> Options:
 
 
 def run_evaluation(path: Path, folder: Path, output: Path | None, channel: int | None, fabric: Fabric) -> str:
-    """Test a model on the labelled images of a folder, those of its subfolder test where it has one."""
+    """Test a model on the labelled images of a folder, those of its subfolder test where it has one, without those that
+    it was trained or fitted on."""
     model = load(path).to(fabric.device)
     found = read_folder(folder, channel)
-    images = found.get("test", found.get("", []))
+    given = found.get("test", found.get("", []))
+    unseen = [image for image in given if fingerprint(image) not in set(model.settings.seen)]
+    if unseen and len(unseen) < len(given):
+        fabric.print(f"{len(given) - len(unseen)} of {len(given)} images left out: the model has seen them")
+    elif not unseen:
+        fabric.print("the model was trained or fitted on all of these images: expect less on others")
+    images = unseen or given
     evaluation = evaluate(model.settings.embedding, model, images)
-    options = Options(data=folder, output=output or Path("runs"), channel=channel)
+    own = {"data": folder, "output": output or Path("runs"), "channel": channel}
+    options = Options(**{**model.settings.__dict__, **own})
     if output is None:
         return "\n" + table_text(results_table([evaluation], images, fields_of(images, options)))
     output.mkdir(parents=True, exist_ok=True)
@@ -222,7 +263,7 @@ def run_files(path: Path, files: Sequence[Path], output: Path, channel: int | No
 def run_check(folder: Path, channel: int | None) -> tuple[str, bool]:
     """The usual mix-ups in each image of a folder, a line a finding; and whether one is an error."""
     images = [image for side in read_folder(folder, channel).values() for image in side]
-    found = [finding for image in images for finding in findings_of(image)]
+    found = findings_in(images)
     lines = [f"{finding.name}: {finding.message}" for finding in found]
     objects = sum(len(np.unique(i.label[i.label > 0])) for i in images if i.label is not None)
     return "\n".join([*lines, f"{len(images)} images, {objects} objects, {len(found)} findings"]), any(

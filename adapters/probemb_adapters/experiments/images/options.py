@@ -47,6 +47,8 @@ class Settings(TrainingSettings):
     """in prediction, images are magnified so that their usual object is so many pixels across; None: as they are"""
     flips: bool = True
     """predict the mean over the image and its mirror images: four times as long"""
+    seen: Annotated[tuple[int, ...], tyro.conf.Suppress] = ()
+    """fingerprints of the images of training and validation, where the command `probemb` has trained"""
 
 
 @dataclass(frozen=True)

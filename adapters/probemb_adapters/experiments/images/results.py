@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from probemb_adapters.experiments.images.evaluation import Evaluation, predict_all
 from probemb_adapters.experiments.images.model import Model
 from probemb_adapters.experiments.images.options import Options
@@ -18,11 +20,12 @@ from probemb_adapters.report.overlays import ImageResult, overlay_sheet
 from probemb_lib import label_image, object_csv
 
 SHOWN = 8  # images of the contact sheet
+_RESULTS = ("_labels.tif", "_objects.csv", ".png")  # of an image in prediction
 
 
 def fields_of(images: Sequence[LabelledImage], options: Options) -> list[str]:
     """What hangs together in the intervals: the column `field` of the split, where there is one, else each image."""
-    path = options.split or options.data.with_name("split.csv")
+    path = options.split or options.data.resolve().with_name("split.csv")  # the folder may be "."
     try:
         fields = read_split(path, "field")
     except (FileNotFoundError, ValueError):
@@ -38,7 +41,7 @@ def results_table(evaluations: Sequence[Evaluation], images: Sequence[LabelledIm
         low, high = (100 * v for v in e.interval(fields))
         first, *others = (100 * v for v in (e.ap["AP50"], e.ap["AP75"], e.ap["AP90"], e.ap["AP"], e.image_ap))
         rows.append(Row(e.name, [first, f"{low:.1f} to {high:.1f}", *others]))
-    count = sum(int(image.label.max()) for image in images if image.label is not None and image.label.size)
+    count = sum(len(np.unique(image.label[image.label > 0])) for image in images if image.label is not None)
     return Table(
         "method",
         ("AP50", "95 %", "AP75", "AP90", "AP 50-90", "AP50 by image"),
@@ -82,7 +85,7 @@ def run_prediction(model: Model, options: Options) -> str:
     """Label image, table of objects and overlay of each file of ``--predict``; what to print.
 
     Raises:
-        SystemExit: two files of one name, or a volume.
+        SystemExit: two files of one name, a volume, or a result that would replace one of the files.
     """
     names = [name_of(path) for path in options.predict]
     if len(set(names)) < len(names):
@@ -90,15 +93,19 @@ def run_prediction(model: Model, options: Options) -> str:
     images = [LabelledImage(name_of(path), read_image(path, channel=options.channel), None) for path in options.predict]
     if flat := [image.name for image in images if image.image.ndim != 2]:
         raise SystemExit(f"--predict: expected images (H, W), got volumes: {', '.join(flat)}")
+    results = {(options.output / f"{name}{end}").resolve() for name in names for end in _RESULTS}
+    if own := [str(path) for path in options.predict if path.resolve() in results]:
+        raise SystemExit(f"{own[0]}: expected another --output folder for the results, which would replace this file")
     lines = []
     for image in images:
         shape = (1, *image.image.shape)
         (output,) = predict_all(model, [image], image.name)
         instances = model.cluster(*output)
         label = label_image(instances, shape)[0].numpy()
-        write_labels(options.output / f"{image.name}_labels.tif", label)
-        with replaced_file(options.output / f"{image.name}_objects.csv") as temporary:
+        of_labels, of_objects, picture = (options.output / f"{image.name}{end}" for end in _RESULTS)
+        write_labels(of_labels, label)
+        with replaced_file(of_objects) as temporary:
             temporary.write_text(object_csv(instances, shape), encoding="utf-8", newline="")
-        overlay_sheet([ImageResult(image.name, image.image, None, label)], options.output / f"{image.name}.png")
+        overlay_sheet([ImageResult(image.name, image.image, None, label)], picture)
         lines.append(f"{image.name}: {int(label.max(initial=0))} objects")
     return "\n".join([*lines, f"label images, tables and pictures in {options.output}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -135,7 +136,10 @@ def train_model(
     epochs, rate = chosen(options.epochs), chosen(options.learning_rate)
     optimizer = torch.optim.AdamW(model.network.parameters(), rate, weight_decay=1e-4)
     schedule = learning_rate_schedule(optimizer, options, epochs * len(loader), rise=0.2)
-    training = Training(model.network, optimizer, schedule, settings=model.settings.stored())
+    # Of the many fingerprints one suffices to know the data again, and to be read in a message.
+    seen = model.settings.seen
+    same = model.settings.stored() | {"seen": (len(seen), zlib.crc32(repr(seen).encode()))}
+    training = Training(model.network, optimizer, schedule, settings=same)
     text = f"{len(images)} images; {epochs} epochs of {len(loader)} steps of {options.batch_size} crops"
     history = run_epochs(training, loader, objective, options, fabric, text, options.output)
     model.network.eval()
