@@ -28,6 +28,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {  # and the packages without which there
     "scannet_ap": (),
     "large_scene": (),
     "volume": (),
+    "nuclei_volumes": ("monai",),
     "pointnet2": ("h5py",),
     "sparse": (),
     "steps": ("h5py", "torch_geometric", "plyfile"),
