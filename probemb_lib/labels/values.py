@@ -32,6 +32,8 @@ def as_int64(x: Tensor | NDArray[Any], name: str, codes: tuple[int, ...]) -> Ten
             raise TypeError(f"{name}: expected an integer type, got {x.dtype}; cast it to int64 if it is whole")
         low, bits = torch.iinfo(x.dtype).min, torch.iinfo(x.dtype).bits
         wide = x.to(torch.int64)
+    elif not isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected a tensor or a numpy array, got {type(x).__name__}: np.asarray makes one")
     else:
         if x.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected an integer type, got {x.dtype}; cast it to int64 if it is whole")

@@ -455,3 +455,8 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
 def test_errors(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_lists_are_no_labels() -> None:
+    with pytest.raises(TypeError, match=r"instance: expected a tensor or a numpy array, got list: np\.asarray makes one"):
+        EMBEDSEG.convert([[0, 1], [1, 2]])
