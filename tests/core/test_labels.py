@@ -458,5 +458,7 @@ def test_errors(call: Callable[[], object], error: type[Exception], message: str
 
 
 def test_lists_are_no_labels() -> None:
-    with pytest.raises(TypeError, match=r"instance: expected a tensor or a numpy array, got list: np\.asarray makes one"):
+    with pytest.raises(
+        TypeError, match=r"instance: expected a tensor or a numpy array, got list: np\.asarray makes one"
+    ):
         EMBEDSEG.convert([[0, 1], [1, 2]])
