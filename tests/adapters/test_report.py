@@ -347,6 +347,11 @@ const plot = (v, kind) => v.querySelector(`[data-kind="${kind}"] .plot`);
 const key = (v, kind) => v.querySelector(`[data-kind="${kind}"] .key`).textContent;
 const eyes = (v) => panels(v).map((p) => p.querySelector(".plot")._fullLayout.scene.camera.eye);
 const rows = (v) => [...v.querySelectorAll(".instances tbody tr")];
+const pick = (v, kind, i) => {
+  const list = v.querySelector(`[data-kind="${kind}"] .choice select`);
+  list.selectedIndex = i;
+  list.dispatchEvent(new Event("change"));
+};
 const press = (v, kind, i) => v.querySelectorAll(`[data-kind="${kind}"] .choice button`)[i].click();
 const chip = (i) => first().querySelectorAll(".chip")[i].click();
 const distinct = (x) => [...new Set(x)].sort();
@@ -401,7 +406,7 @@ def test_the_panels_say_what_they_show(page: Browser) -> None:
     assert hover[2].endswith("<b>false</b>: IoU 0.50 with true instance 3")
     color = page.run('[...plot(first(), "sigma").data[0].marker.color.slice(0, 5)]')
     np.testing.assert_allclose(color, make_shape().uncertainty()[:5], atol=1 / 255)
-    page.run('press(first(), "sigma", 2)')
+    page.run('pick(first(), "sigma", 2)')
     page.until('drawn(first()) && key(first(), "sigma").endsWith("σy in m")')
     color = page.run('[...plot(first(), "sigma").data[0].marker.color.slice(0, 5)]')
     np.testing.assert_allclose(color, make_shape().log_std[:5, 1], atol=1e-4)

@@ -267,7 +267,7 @@
 
   function choices(place, names, chosen, act) { // buttons, or a list where they would not fit
     if (names.length < 2) return place.replaceChildren();
-    if (names.length > 4) {
+    if (names.length > 3) {
       const list = element("select");
       list.append(...names.map((name, i) => new Option(name, i, false, i === chosen)));
       list.onchange = () => act(list.selectedIndex);
