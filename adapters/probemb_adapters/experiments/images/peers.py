@@ -250,7 +250,7 @@ def cellpose(train: Sequence[LabelledImage], val: Sequence[LabelledImage], budge
     from cellpose.train import train_seg
 
     model = CellposeModel(gpu=False, pretrained_model=None, model_type=None, diam_mean=17.0)
-    images, labels = [normalize(i.image) for i in train], labels_to_flows(_labels(train))
+    images, labels = [normalize(i.image) for i in train], labels_to_flows(_labels(train), device=model.device)
     budget.begin()
     options: dict[str, Any] = {
         "train_data": images, "train_labels": labels, "channels": [0, 0], "normalize": False, "rescale": False,
