@@ -52,6 +52,12 @@ def evaluate(problems: list, class_ids: tuple = CLASS_IDS, size: int = 100, form
     return metric
 
 
+def assert_array_close(got: np.ndarray, expected: np.ndarray, atol: float, key: str) -> None:
+    """Shape and type too, as `strict` says in numpy 2."""
+    assert (np.shape(got), np.asarray(got).dtype) == (np.shape(expected), np.asarray(expected).dtype), key
+    np.testing.assert_allclose(got, expected, rtol=0, atol=atol, err_msg=key)
+
+
 def assert_official(result: dict, data: np.lib.npyio.NpzFile) -> None:
     pairs = {
         "class_ap_per_threshold": "ap_per_threshold",
@@ -59,7 +65,7 @@ def assert_official(result: dict, data: np.lib.npyio.NpzFile) -> None:
     }
     for key, name in pairs.items():
         expected = data[f"expected_{name}"]
-        np.testing.assert_allclose(result[key], expected, rtol=0, atol=1e-9, strict=True, err_msg=key)
+        assert_array_close(result[key], expected, 1e-9, key)
     average = [result["ap"], result["ap50"], result["ap25"]]
     np.testing.assert_allclose(average, data["expected_average"], rtol=0, atol=1e-9)
 
@@ -67,7 +73,7 @@ def assert_official(result: dict, data: np.lib.npyio.NpzFile) -> None:
 def assert_close(result: dict, expected: dict, atol: float = 1e-12) -> None:
     assert list(result) == list(expected)
     for key, value in expected.items():
-        np.testing.assert_allclose(result[key], value, rtol=0, atol=atol, strict=True, err_msg=key)
+        assert_array_close(result[key], value, atol, key)
 
 
 def label_map(masks: np.ndarray) -> np.ndarray:
