@@ -43,7 +43,16 @@ from tqdm import tqdm
 from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiments.paper import read_paper
-from probemb_adapters.experiments.records import append_line, load_metric, read_lines, save_metric
+from probemb_adapters.experiments.records import (
+    FAMILIES,
+    IOU,
+    IOUS,
+    Budget,
+    append_line,
+    load_metric,
+    read_lines,
+    save_metric,
+)
 from probemb_adapters.experiments.run import versions
 from probemb_adapters.files import commit_of, replaced_file
 from probemb_adapters.partnet import EvaluationTargets
@@ -84,8 +93,6 @@ CLUSTERINGS: dict[str, tuple[dict[str, Any], str]] = {
 }
 DECISIONS = {**TRAININGS, **CLUSTERINGS}
 ROWS = {**TABLE_2, **DECISIONS}
-FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")  # the paper's "large" categories
-IOUS, IOU = (0.25, 0.5, 0.75), 0.5  # the latter of the differences and the plot
 NUMBERS = (
     "threshold",
     "validation part mAP",
@@ -95,7 +102,7 @@ SHAPES, GROUPING = "shapes.npz", "grouping.npz"  # what was found in each test s
 
 
 @dataclass
-class Options:
+class Options(Budget):
     """Which rows to measure on which data, with which budget."""
 
     study: Literal["table-2", "decisions", "all"] = "table-2"
@@ -110,23 +117,6 @@ class Options:
     """trainings of each row and category"""
     without_classes: bool = False
     """evaluate the same models as if all parts were of one class: how they group, apart from how they name"""
-    # --- the same budget for every row
-    shapes: int = 1_000
-    """generated training shapes of a category; a tenth of it for validation and for test"""
-    epochs: int = 10
-    """passes over ``epoch_shapes``"""
-    epoch_shapes: int = 160
-    """training shapes drawn an epoch"""
-    batch_size: int = 4
-    """shapes a step"""
-    train_points: int = 1_024
-    """points of a shape in training"""
-    points: int = 2_048
-    """points of a shape in validation and test"""
-    width: float = 0.5
-    """factor of the widths of PointNet++'s layers"""
-    learning_rate: float = 3e-3
-    """highest, of Adam"""
     # --- machine and output
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute"""

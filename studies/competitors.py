@@ -37,20 +37,27 @@ from probemb_adapters.experiments.competitors import (
     new_competitor,
     train_competitor,
 )
-from probemb_adapters.experiments.records import append_line, load_metric, read_lines, save_metric
+from probemb_adapters.experiments.records import (
+    FAMILIES,
+    IOU,
+    IOUS,
+    Budget,
+    append_line,
+    load_metric,
+    read_lines,
+    save_metric,
+)
 from probemb_adapters.experiments.run import versions
 from probemb_adapters.files import commit_of
 from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import LAST, start_fabric
 from probemb_shapes.demo_data import PROJECT, partnet_folder
 
-FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")
-IOUS, IOU = (0.25, 0.5, 0.75), 0.5  # the latter of the differences
 BUDGET = ("level", "shapes", "epochs", "epoch_shapes", "batch_size", "train_points", "points", "width", "learning_rate")
 
 
 @dataclass
-class Options:
+class Options(Budget):
     """Which methods on which data, with which budget."""
 
     methods: tuple[Literal[tuple(COMPETITORS)], ...] = tuple(COMPETITORS)  # type: ignore[valid-type]
@@ -61,23 +68,6 @@ class Options:
     """of the part hierarchy"""
     seeds: int = 1
     """trainings of each method and category"""
-    # --- the same budget for all
-    shapes: int = 1_000
-    """generated training shapes of a category; a tenth of it for validation and for test"""
-    epochs: int = 10
-    """passes over ``epoch_shapes``"""
-    epoch_shapes: int = 160
-    """training shapes drawn an epoch"""
-    batch_size: int = 4
-    """shapes a step"""
-    train_points: int = 1_024
-    """points of a shape in training"""
-    points: int = 2_048
-    """points of a shape in validation and test"""
-    width: float = 0.5
-    """factor of the widths of PointNet++'s layers"""
-    learning_rate: float = 3e-3
-    """highest, of Adam"""
     # --- machine and output
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute"""
@@ -92,10 +82,6 @@ class Options:
     def budget(self) -> dict[str, Any]:
         """Only runs of one budget are compared."""
         return {name: getattr(self, name) for name in BUDGET}
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * (self.epoch_shapes // self.batch_size)
 
     @property
     def csv(self) -> Path:

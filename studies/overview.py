@@ -30,7 +30,7 @@ from probemb_adapters.experiments.images.model import Model as ImageModel
 from probemb_adapters.files import replaced_file
 from probemb_adapters.images.nuclei import read_nuclei, read_sides
 from probemb_adapters.report.overlays import overlay
-from probemb_adapters.report.pictures import GREY, draw_cloud, instance_colors, match_instances, z_up
+from probemb_adapters.report.pictures import GREY, draw_cloud, instance_colors, match_instances, unit_range, z_up
 from probemb_adapters.training import start_fabric
 from probemb_lib import Instances
 from probemb_shapes.demo_data import PROJECT, partnet_folder
@@ -96,7 +96,7 @@ def typical(results: Sequence[Result]) -> Result:
 
 def draw_shape(figure: Figure, row: int, rows: int, result: Result) -> None:
     colors = np.vstack([instance_colors(len(result.found)), GREY])
-    unsure = matplotlib.colormaps["viridis"](spread(result.uncertainty.numpy()))
+    unsure = matplotlib.colormaps["viridis"](unit_range(result.uncertainty.numpy()))
     shown = [[GREY], colors[result.found.label.numpy()], unsure]
     for column, color in enumerate(shown):
         axis = figure.add_subplot(rows, len(shown), len(shown) * row + column + 1, projection="3d")
@@ -109,7 +109,7 @@ def draw_image(figure: Figure, row: int, rows: int, result: Result) -> None:
     nothing = np.zeros_like(label)
     inside = label > 0
     unsure = np.ma.masked_all(label.shape)
-    unsure[inside] = spread(result.uncertainty.numpy().reshape(label.shape)[inside])
+    unsure[inside] = unit_range(result.uncertainty.numpy().reshape(label.shape)[inside])
     for column in range(len(COLUMNS)):
         axis = figure.add_subplot(rows, len(COLUMNS), len(COLUMNS) * row + column + 1)
         if column == 1:
@@ -120,12 +120,6 @@ def draw_image(figure: Figure, row: int, rows: int, result: Result) -> None:
             axis.imshow(unsure, cmap="viridis", vmin=0, vmax=1)
         axis.set_axis_off()
         head(axis, row, column)
-
-
-def spread(values: Any) -> Any:
-    """From 0 to 1 between the percentiles 2 and 98: blue is sure, yellow is not."""
-    low, high = np.percentile(values, [2, 98])
-    return np.clip((values - low) / max(high - low, 1e-9), 0, 1)
 
 
 def head(axis: Any, row: int, column: int) -> None:

@@ -1,9 +1,11 @@
-"""What studies keep of their runs, so that they go on where they were interrupted: a CSV with a line a run, metrics."""
+"""What studies have in common: the budget of a training, and what they keep of their runs to go on where they were
+interrupted, a CSV with a line a run and metrics."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,39 @@ import numpy as np
 
 from probemb_adapters.files import readable, replaced_file
 from probemb_lib.metrics import PartNetAP
+
+FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")
+"""Of generated furniture: the paper's "large" categories."""
+
+IOUS, IOU = (0.25, 0.5, 0.75), 0.5
+"""Thresholds of a table, and that of its differences and plots."""
+
+
+@dataclass
+class Budget:
+    """Of a training: the same for all that a study compares."""
+
+    shapes: int = 1_000
+    """generated training shapes of a category; a tenth of it for validation and for test"""
+    epochs: int = 10
+    """passes over ``epoch_shapes``"""
+    epoch_shapes: int = 160
+    """training shapes drawn an epoch"""
+    batch_size: int = 4
+    """shapes a step"""
+    train_points: int = 1_024
+    """points of a shape in training"""
+    points: int = 2_048
+    """points of a shape in validation and test"""
+    width: float = 0.5
+    """factor of the widths of PointNet++'s layers"""
+    learning_rate: float = 3e-3
+    """highest, of Adam"""
+
+    @property
+    def steps(self) -> int:
+        """Of the optimizer."""
+        return self.epochs * (self.epoch_shapes // self.batch_size)
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:

@@ -208,7 +208,7 @@ def _columns(shape: ShapeResult) -> tuple[list[Any], str]:
     label = shape.found.label.cpu().numpy()
     unsure = shape.uncertainty()
     shown = shape.log_std.mean(1) if unsure is None else unsure
-    sigma = matplotlib.colormaps["viridis"](_unit_range(shown.cpu().float().numpy()))
+    sigma = matplotlib.colormaps["viridis"](unit_range(shown.cpu().float().numpy()))
     if shape.truth is None:
         found = np.vstack([instance_colors(len(shape.found)), GREY])
         return [None, found[label], None, sigma], f"{len(shape.found)} found, no ground truth"
@@ -227,7 +227,8 @@ def _columns(shape: ShapeResult) -> tuple[list[Any], str]:
     ], f"{right} of {int(present.sum())} found, {len(match) - right} false"
 
 
-def _unit_range(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def unit_range(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """From 0 to 1 between the percentiles 2 and 98."""
     low, high = np.percentile(x, [2, 98]) if len(x) else (0.0, 1.0)
     return np.clip((x - low) / max(high - low, 1e-9), 0, 1)
 
