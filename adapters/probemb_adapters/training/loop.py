@@ -7,6 +7,7 @@ One process on the CPU or a GPU is the default. Several are started by `torchrun
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -69,9 +70,17 @@ def start_fabric(
         loggers=curves,
     )
     fabric.launch()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Fabric ends groups of NCCL only; threads of gloo that still run when Python ends abort the process.
+        atexit.register(_end_process_group)
     if apple:
         fabric.print("on the CPU: on Apple's GPU torch lacks what this needs (float64 and sums over segments)")
     return fabric
+
+
+def _end_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @dataclass
