@@ -84,6 +84,7 @@ TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
     "dice-per-instance": ({"per_instance_dice": True}, ""),
     "cosine-6d": ({"embedding": "cosine-6d"}, ""),
     "std-from-0.1": ({"initial_std": 0.1}, ""),
+    "std-from-0.1-6d": ({"embedding": "probabilistic-6d", "initial_std": 0.1}, ""),
 }
 # … and of the clustering alone, which takes its networks as they are.
 CLUSTERINGS: dict[str, tuple[dict[str, Any], str]] = {

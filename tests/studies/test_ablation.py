@@ -168,9 +168,9 @@ def test_heads(name: variants.Embedding) -> None:
     assert isinstance(output, HeadOutput)
     log_std = output.embedding.log_std
     assert output.embedding.dim == (6 if name.endswith("6d") else 3)
-    assert log_std.shape[1] == (3 if name in ("probabilistic", "homoscedastic") else 1)
+    assert log_std.shape[1] == {"probabilistic": 3, "homoscedastic": 3, "probabilistic-6d": 6}.get(name, 1)
     spread = (log_std[:6] - log_std[:1]).abs().max() > 0
-    assert spread == (name in ("probabilistic", "isotropic"))
+    assert spread == (name in ("probabilistic", "probabilistic-6d", "isotropic"))
     if name in variants.DETERMINISTIC:
         assert log_std.exp().square().unique().item() == pytest.approx(2.0**2 / 8)
 

@@ -64,6 +64,13 @@ OURS = "probabilistic embedding"
 COMPETITORS: Mapping[str, Competitor] = MappingProxyType(
     {
         OURS: Competitor(ProbabilisticEmbedding, {"threshold": THRESHOLDS["probabilistic"]}),
+        "probabilistic embedding, recommended": Competitor(
+            partial(ProbabilisticEmbedding, initial_std=0.1, refine=True), {"threshold": THRESHOLDS["probabilistic"]}
+        ),
+        "probabilistic embedding, recommended, 6-D": Competitor(
+            partial(ProbabilisticEmbedding, dim=6, initial_std=0.1, refine=True),
+            {"threshold": THRESHOLDS["probabilistic"]},
+        ),
         "deterministic embedding": Competitor(
             partial(ProbabilisticEmbedding, probabilistic=False), {"threshold": THRESHOLDS["deterministic"]}
         ),

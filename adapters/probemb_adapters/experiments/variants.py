@@ -20,6 +20,7 @@ from probemb_lib import (
 
 Embedding = Literal[
     "probabilistic",
+    "probabilistic-6d",
     "isotropic",
     "homoscedastic",
     "isotropic-homoscedastic",
@@ -43,6 +44,7 @@ class CosineHead(DeterministicHead):
 
 HEADS: dict[Embedding, Callable[..., ProbabilisticHead | DeterministicHead]] = {
     "probabilistic": ProbabilisticHead,
+    "probabilistic-6d": partial(ProbabilisticHead, dim=6),
     "isotropic": partial(ProbabilisticHead, anisotropic=False),
     "homoscedastic": partial(ProbabilisticHead, heteroscedastic=False),
     "isotropic-homoscedastic": partial(ProbabilisticHead, anisotropic=False, heteroscedastic=False),
