@@ -65,8 +65,8 @@ class Settings(TrainingSettings):
     # --- variants of the method, compared by studies/ablation.py
     embedding: Embedding = "probabilistic"
     """Gaussians with a sigma for each point and dimension; isotropic: one for all dimensions; homoscedastic: one for
-    all points of a shape; deterministic: points with a Euclidean kernel, cosine: with one of angles; 6d: three dimensions
-    more than positions have (paper, in Table 2: all but cosine-6d and probabilistic-6d)"""
+    all points of a shape; deterministic: points with a Euclidean kernel, cosine: with one of angles; 6d: three
+    dimensions more than positions have (paper, in Table 2: all but cosine-6d and probabilistic-6d)"""
     initial_std: float | None = None
     """about what sigma is before training, in units of the shape's radius (paper: 1)"""
     score_loss: ScoreLossName | None = None
