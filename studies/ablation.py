@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal
@@ -55,10 +56,8 @@ from probemb_adapters.experiments.records import (
 )
 from probemb_adapters.experiments.run import versions
 from probemb_adapters.files import commit_of, replaced_file
-from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import LAST, start_fabric
-from probemb_lib import Instances
 from probemb_lib.metrics import PartNetAP
 from probemb_shapes.demo_data import PROJECT, partnet_folder
 
@@ -269,15 +268,11 @@ def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> 
     settings = model.options(points=study.points)
     root = partnet_folder(settings.category, settings.generated_shapes, fabric)
 
-    def part_metric(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> PartNetAP:
-        nameless = [replace(f, semantic=torch.zeros_like(f.semantic)) for f in found]
-        truth = [t._replace(gt_classes=torch.zeros_like(t.gt_classes)) for t in targets]
-        return partnet.score(nameless, truth, 1, 0, fabric)
-
     val, test = (partnet.Split(root, settings, split, fabric) for split in ("val", "test"))
     fixed = ROWS[run.row][0].get("threshold")
     with printed_into(folder / "log.txt"):
-        tested = partnet.fit_and_test(f"{run.row} without classes", model, val, test, part_metric, fixed, fabric)
+        grouping = partial(partnet.score_grouping, fabric=fabric)
+        tested = partnet.fit_and_test(f"{run.row} without classes", model, val, test, grouping, fixed, fabric)
     save_metric(folder / GROUPING, tested.metric)
 
 

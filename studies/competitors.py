@@ -7,6 +7,7 @@ too:
     python studies/competitors.py                              level 3, one seed
     python studies/competitors.py --level 1 --seeds 3
     python studies/competitors.py --methods SGPN PointGroup    only these, and ours
+    python studies/competitors.py --without-classes            the same networks, as if all parts were of one class
     python studies/competitors.py --show                       only the table of what is there
 """
 
@@ -19,7 +20,7 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,8 @@ class Options(Budget):
     """of the part hierarchy"""
     seeds: int = 1
     """trainings of each method and category"""
+    without_classes: bool = False
+    """evaluate the same networks as if all parts were of one class: how they group, apart from how they name"""
     # --- machine and output
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute"""
@@ -85,7 +88,12 @@ class Options(Budget):
 
     @property
     def csv(self) -> Path:
-        return self.output / "runs.csv"
+        return self.output / ("grouping.csv" if self.without_classes else "runs.csv")
+
+    @property
+    def table(self) -> Path:
+        name = f"level-{self.level}-{self.steps}-steps{'-without-classes' if self.without_classes else ''}"
+        return self.output / f"{name}.csv"
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,10 @@ class Run:
         return (
             options.output / study / self.method.replace(", ", "-").replace(" ", "-") / f"{self.category}-{self.seed}"
         )
+
+    def metric(self, options: Options) -> Path:
+        """What was found in each test shape."""
+        return self.folder(options) / ("grouping.npz" if options.without_classes else "shapes.npz")
 
 
 def finished(options: Options) -> dict[Run, dict[str, str]]:
@@ -148,11 +160,13 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
         train_competitor(run.method, method, network, data, classes, chosen, fabric)
         trained = time.perf_counter()
         val, test = (partnet.Split(root, chosen, split, fabric) for split in ("val", "test"))
-        result = evaluate_competitor(run.method, method, network, val, test, classes, fabric)
+        result = evaluate_competitor(
+            run.method, method, network, val, test, classes, fabric, without_classes=options.without_classes
+        )
     except FloatingPointError as error:  # the loss was not finite
         print(error)
     else:
-        save_metric(folder / "shapes.npz", result.metric)
+        save_metric(run.metric(options), result.metric)
         numbers |= {"settings": str(result.settings), "validation": round(result.validation, 3)}
         numbers |= {f"part mAP {iou}": round(part_map(result.metric, iou), 3) for iou in IOUS}
     return {
@@ -178,15 +192,15 @@ def peak_memory(device: torch.device) -> float:
 
 def summary(methods: Sequence[str], options: Options) -> Table:
     """Means over the categories of the seeds that are complete; differences to ours over the seeds of both."""
-    done = finished(options)
+    done = finished(replace(options, without_classes=False))  # has what the training took
 
     def seeds_of(method: str) -> list[int]:
         runs = ([Run(method, c, s) for c in options.categories] for s in range(options.seeds))
-        return [s for s, own in enumerate(runs) if all((r.folder(options) / "shapes.npz").exists() for r in own)]
+        return [s for s, own in enumerate(runs) if all(r.metric(options).exists() for r in own)]
 
     def metrics(method: str, seeds: Sequence[int]) -> dict[tuple[str, int], Any]:
         pairs = product(options.categories, seeds)
-        return {(c, s): load_metric(Run(method, c, s).folder(options) / "shapes.npz") for c, s in pairs}
+        return {(c, s): load_metric(Run(method, c, s).metric(options)) for c, s in pairs}
 
     rows = []
     for method in methods:
@@ -215,7 +229,8 @@ def summary(methods: Sequence[str], options: Options) -> Table:
         "grouping",
     ]
     title = f"generated shapes, level {options.level}, {options.steps} steps of {options.batch_size} shapes"
-    return Table(title, heads, rows, text=f"Part mAP in per cent, mean of {', '.join(options.categories)}")
+    what = "AP of parts without classes" if options.without_classes else "Part mAP"
+    return Table(title, heads, rows, text=f"{what} in per cent, mean of {', '.join(options.categories)}")
 
 
 def main() -> None:
@@ -230,9 +245,8 @@ def main() -> None:
         tqdm.write(f"{run.method}, {run.category}, seed {run.seed}: part mAP {line[f'part mAP {IOU}']} at {IOU}")
     table = summary(methods, options)
     print(f"\n{table_text(table)}\n")
-    path = options.output / f"level-{options.level}-{options.steps}-steps.csv"
-    write_table(table, path)
-    print(f"runs     {options.csv}\ntable    {path}")
+    write_table(table, options.table)
+    print(f"runs     {options.csv}\ntable    {options.table}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import competitors
 import pytest
 
 from probemb_adapters.experiments.competitors import COMPETITORS, OURS
-from probemb_adapters.experiments.records import append_line, read_lines
+from probemb_adapters.experiments.records import append_line, load_metric, read_lines
 from probemb_adapters.training import LAST
 
 METHODS = (OURS, "PointGroup")
@@ -75,6 +75,19 @@ def test_table(measured: competitors.Options) -> None:
     assert ours.values[4] is None
     assert theirs.values[4] == pytest.approx(theirs.values[2] - ours.values[2], abs=1e-6)
     assert missing.values[:2] == [0, None]
+
+
+def test_without_classes_the_same_networks_are_taken(measured: competitors.Options) -> None:
+    options, run = replace(measured, without_classes=True), competitors.Run(OURS, "Table", 0)
+    assert competitors.summary(METHODS, options).rows[0].values[0] == 0  # not measured yet
+    before = (run.folder(measured) / LAST).stat().st_mtime_ns
+    append_line(options.csv, competitors.measure(run, options))
+    assert (run.folder(measured) / LAST).stat().st_mtime_ns == before
+    metric = load_metric(run.metric(options))
+    assert metric.num_classes == 1 < load_metric(run.metric(measured)).num_classes
+    (ours,) = competitors.summary([OURS], options).rows
+    assert ours.values[2] == pytest.approx(100 * float(metric.part_map()[1]), abs=1e-3)
+    assert ours.values[6] == competitors.summary([OURS], measured).rows[0].values[6]  # minutes of the training
 
 
 def test_a_training_that_diverges_is_a_line_without_numbers(

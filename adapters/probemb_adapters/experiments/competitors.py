@@ -31,7 +31,7 @@ from probemb_adapters.baselines import (
     ProbabilisticEmbedding,
     SemiConvolutionalEmbedding,
 )
-from probemb_adapters.experiments.partnet import Options, Settings, Split, score
+from probemb_adapters.experiments.partnet import Options, Settings, Split, score, score_grouping
 from probemb_adapters.experiments.partnet.model import THRESHOLDS
 from probemb_adapters.experiments.run import train_network
 from probemb_adapters.networks.pointnet2 import PointNet2, local_covariance
@@ -172,8 +172,13 @@ def evaluate_competitor(
     test: Split,
     num_classes: int,
     fabric: Fabric,
+    *,
+    without_classes: bool = False,
 ) -> CompetitorResult:
-    """Pick the settings of the grouping on validation, then take the test split once."""
+    """Pick the settings of the grouping on validation, then take the test split once.
+
+    ``without_classes``: as if all parts were of one class, which shows the grouping apart from the names.
+    """
     network.to(fabric.device).eval()
 
     def outputs(split: Split) -> list[Any]:
@@ -187,6 +192,8 @@ def evaluate_competitor(
         return [method.group(output).to("cpu") for output in of]
 
     def measure(found: Sequence[Instances], split: Split) -> PartNetAP:
+        if without_classes:
+            return score_grouping(found, split.targets, fabric)
         return score(found, split.targets, num_classes, 1, fabric)
 
     shown, grid = outputs(val), COMPETITORS[name].settings

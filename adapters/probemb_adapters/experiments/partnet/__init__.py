@@ -15,6 +15,7 @@ from probemb_adapters.experiments.partnet.evaluation import (
     evaluate_model,
     fit_and_test,
     score,
+    score_grouping,
 )
 from probemb_adapters.experiments.partnet.model import Model, Network, named_models, threshold_grid
 from probemb_adapters.experiments.partnet.options import Options, Settings, resolve
@@ -41,6 +42,7 @@ __all__ = [
     "resolve",
     "run_prediction",
     "score",
+    "score_grouping",
     "section",
     "table",
     "threshold_grid",

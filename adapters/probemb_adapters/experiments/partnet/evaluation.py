@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch_geometric.data import Data
@@ -56,6 +57,13 @@ def score(
     for instances, target in zip(found, targets, strict=True):
         metric.update_labels(instances.label, instances.semantic - first, instances.score, *target)
     return merged(metric, fabric)
+
+
+def score_grouping(found: Sequence[Instances], targets: Sequence[EvaluationTargets], fabric: Fabric) -> PartNetAP:
+    """As :func:`score`, as if all parts were of one class: how a method groups, apart from how it names."""
+    nameless = [replace(instances, semantic=torch.zeros_like(instances.semantic)) for instances in found]
+    truth = [target._replace(gt_classes=torch.zeros_like(target.gt_classes)) for target in targets]
+    return score(nameless, truth, 1, 0, fabric)
 
 
 def write_official_files(
