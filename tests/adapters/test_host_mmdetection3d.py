@@ -28,9 +28,9 @@ class Channels(nn.Module):
         return {"fp_features": [features[..., :1], features]} if self.as_dict else features
 
 
-def model_of(as_dict: bool = True, labels: str = "scannet-instances") -> Base3DSegmentor:
+def model_of(as_dict: bool = True, labels: str = "scannet-instances", **options: float) -> Base3DSegmentor:
     torch.manual_seed(0)
-    head = {"type": "ProbEmb3DHead", "in_channels": 32, "labels": labels, "offset_scale": 0.5}
+    head = {"type": "ProbEmb3DHead", "in_channels": 32, "labels": labels, "offset_scale": 0.5, **options}
     model = MODELS.build({"type": "ProbEmb3D", "backbone": {"type": "Channels", "as_dict": as_dict}, "head": head})
     assert isinstance(model, Base3DSegmentor)
     return model
@@ -54,6 +54,11 @@ def test_train_step_val_step_and_metric(as_dict: bool) -> None:
     assert sum(points >= 100 for _, _, points in found) >= 3
     assert tuple(model(data["inputs"]).logits.shape) == (720, 19)
     assert tuple(model.encode_decode(torch.stack(data["inputs"]["points"]), None).shape) == (2, 19, 360)
+
+
+def test_sigma_starts_where_it_is_told() -> None:
+    assert model_of().head.head.initial_std == 0.5
+    assert model_of(initial_std=0.3).head.head.initial_std == 0.3
 
 
 def test_walls_and_floors_train_nothing_as_instances() -> None:

@@ -27,12 +27,12 @@ SCANNET, S3DIS = (-1, 0, 1), (-1,)
 
 
 def model_of(
-    backbone: dict[str, Any], channels: int, ignored: tuple[int, ...] = SCANNET, num_classes: int = 20
+    backbone: dict[str, Any], channels: int, ignored: tuple[int, ...] = SCANNET, num_classes: int = 20, **options: float
 ) -> ProbEmb:
     torch.manual_seed(0)
     config = {"type": "ProbEmb-v1m1", "backbone": backbone, "backbone_out_channels": channels}
     model = build_model(
-        {**config, "semantic_num_classes": num_classes, "segment_ignore_index": ignored, "offset_scale": 0.5}
+        {**config, "semantic_num_classes": num_classes, "segment_ignore_index": ignored, "offset_scale": 0.5, **options}
     )
     assert isinstance(model, ProbEmb)
     return model
@@ -67,6 +67,11 @@ def test_trains_and_the_evaluator_takes_its_results(backbone: dict[str, Any], ch
     truth, found = evaluator.associate_instances(output, data["segment"], data["instance"])
     assert [name for name, objects in truth.items() if objects] == ["class 4", "class 7"]
     assert sum(len(objects) for objects in found.values()) > 0
+
+
+def test_sigma_starts_where_it_is_told() -> None:
+    assert model_of(SPUNET, 96).head.initial_std == 0.5
+    assert model_of(SPUNET, 96, initial_std=0.3).head.initial_std == 0.3
 
 
 def test_mixed_precision_of_its_trainer() -> None:

@@ -73,6 +73,7 @@ class ProbEmb3DHead(nn.Module):
         in_channels: of the features.
         labels: see :func:`convention_of`.
         offset_scale: about the radius of the largest instance, in metres.
+        initial_std: about σ before training, in that unit; 0.3 for our rooms; None: ``offset_scale``, the paper's.
         hidden: widths of the branches.
         threshold, min_points, refine: of the clustering; the paper does not refine.
     """
@@ -82,6 +83,7 @@ class ProbEmb3DHead(nn.Module):
         in_channels: int,
         labels: str = "scannet-instances",
         offset_scale: float = 2.0,
+        initial_std: float | None = None,
         hidden: Sequence[int] = (128, 64),
         threshold: float = 0.35,
         min_points: int = 50,
@@ -90,7 +92,11 @@ class ProbEmb3DHead(nn.Module):
         super().__init__()
         self.convention = convention_of(labels)
         self.head = ProbabilisticHead(
-            in_channels, self.convention.num_columns, offset_scale=offset_scale, hidden=hidden
+            in_channels,
+            self.convention.num_columns,
+            offset_scale=offset_scale,
+            initial_std=initial_std,
+            hidden=hidden,
         )
         self.parts = ProbabilisticEmbeddingLoss()
         self.threshold, self.min_points, self.refine = threshold, min_points, refine

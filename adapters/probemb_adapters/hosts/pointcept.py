@@ -82,6 +82,7 @@ class ProbEmb(nn.Module):
         semantic_num_classes, semantic_ignore_index, segment_ignore_index, instance_ignore_index: as in the data's
             configuration; see :func:`convention_of`.
         offset_scale: about the radius of the largest instance, in the unit of ``coord`` (metres).
+        initial_std: about σ before training, in that unit; 0.3 for our rooms; None: ``offset_scale``, the paper's.
         hidden: widths of the head's branches.
         threshold: τ of the clustering; fit it on validation scenes with :func:`~probemb_lib.fit_threshold`.
         min_points: of an instance; the evaluator counts none below 100.
@@ -98,6 +99,7 @@ class ProbEmb(nn.Module):
         segment_ignore_index: Sequence[int] = (-1, 0, 1),
         instance_ignore_index: int = -1,
         offset_scale: float = 2.0,
+        initial_std: float | None = None,
         hidden: Sequence[int] = (128, 64),
         threshold: float = 0.35,
         min_points: int = 50,
@@ -110,7 +112,11 @@ class ProbEmb(nn.Module):
             semantic_num_classes, semantic_ignore_index, segment_ignore_index, instance_ignore_index
         )
         self.head = ProbabilisticHead(
-            backbone_out_channels, self.convention.num_columns, offset_scale=offset_scale, hidden=hidden
+            backbone_out_channels,
+            self.convention.num_columns,
+            offset_scale=offset_scale,
+            initial_std=initial_std,
+            hidden=hidden,
         )
         self.loss = ProbabilisticEmbeddingLoss()
         self.threshold, self.min_points, self.min_score, self.refine = threshold, min_points, min_score, refine
