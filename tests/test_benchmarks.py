@@ -457,6 +457,18 @@ def test_nuclei_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row["nuclei"] > 0 and 0 <= row["ap75"] <= row["ap50"] <= 1 for row in numbers["volumes"])
 
 
+def test_methods() -> None:
+    for package in ("h5py", "torch_geometric"):
+        pytest.importorskip(package)
+    methods = importlib.import_module("methods")
+    names = list(methods.COMPETITORS)
+    learned = {name: methods.learned(name, methods.draw(1, 60, 3), steps=2) for name in names}
+    losses, groupings, heads = methods.compare(learned, 2, 60, 3, rounds=1)
+    assert [list(table.rows) for table in (losses, groupings, heads)] == 3 * [names]
+    assert losses.title == "Losses, forward + backward, 2 x 60 points, 3 instances each"
+    assert groupings.note.startswith("instances found, of 6: ")
+
+
 def test_pointnet2() -> None:
     pytest.importorskip("h5py")
     pointnet2 = importlib.import_module("pointnet2")
