@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib.util
 import json
 import math
@@ -427,6 +428,29 @@ def test_large_scene() -> None:
     results = large_scene.measure_sizes([1, 2], 1000)
     assert [row["points"] for row in results.numbers["sizes"]] == [1000, 2000]
     assert [len(curve.x) for curve in results.growth] == [2, 2]
+
+
+def test_room_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rooms on one floor, through a network that has learned nothing."""
+    pytest.importorskip("plyfile")
+    room_tiles = importlib.import_module("room_tiles")
+    monkeypatch.setattr(room_tiles, "PROJECT", tmp_path)
+    monkeypatch.setattr(room_tiles, "open_models", lambda name: PROJECT / "data" / name)
+    monkeypatch.setattr(room_tiles, "write_rooms", functools.partial(room_tiles.write_rooms, cameras=4))
+    monkeypatch.setattr(room_tiles, "in_new_process", call_directly)
+    options = room_tiles.scannet.resolve(room_tiles.scannet.Options(width=0.25, voxel_size=0.15))
+    model = room_tiles.scannet.new_model("probabilistic", options, room_tiles.start_fabric(accelerator="cpu"))
+    path = model.with_setting(0.3).save(tmp_path / "model.safetensors")
+    scene = room_tiles.floor(2, 0.1)
+    assert scene.instance.max() + 1 == len(scene.instance[scene.instance >= 0].unique())
+    assert (scene.pos[:, 0] > room_tiles.floor(1, 0.1).pos[:, 0].max() + 0.1).any()
+    arguments = ["--rooms", "2", "--spacing", "0.1", "--output", tmp_path / "found.json"]
+    room_tiles.main([str(argument) for argument in (path, *arguments)])
+    (row,) = json.loads((tmp_path / "found.json").read_text())["subjects"]["room_tiles"]["numbers"]["sizes"]
+    assert row["points"] == len(scene.pos)
+    for way in ("tiles", "at once"):
+        assert 0 <= row[way]["ap50"] <= row[way]["ap25"] <= 100
+        assert row[way]["cpu_s"] > 0
 
 
 @pytest.mark.usefixtures("no_processes")
