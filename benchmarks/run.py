@@ -23,6 +23,7 @@ from harness import RESULTS, Results, header, header_text, missing, slug, write_
 SUBJECTS: dict[str, tuple[str, ...]] = {  # and the packages without which there is nothing to measure
     "losses": (),
     "clustering": ("sklearn",),
+    "methods": ("h5py", "torch_geometric"),
     "growth": (),
     "partnet_ap": (),
     "scannet_ap": (),

@@ -370,7 +370,7 @@ def summary(
             cells[-1] = paper.get(ROWS[row][1])
         if row != reference and (both := [s for s in complete[row] if s in complete[reference]]):
             pair = (load_metrics(r, both, study, options) for r in (row, reference))
-            low, middle, high = paired_bootstrap(*pair, iou=IOU, resamples=options.resamples)
+            low, middle, high = paired_bootstrap(*pair, resamples=options.resamples)
             differences[row] = (middle, low, high)
             cells[-3:-1] = [middle, f"{low:+.1f} … {high:+.1f}"]
         shown.append(Row(row, cells))

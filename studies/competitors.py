@@ -17,7 +17,6 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
 # isort: split
 
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 from tqdm import tqdm
 
@@ -45,6 +43,7 @@ from probemb_adapters.experiments.records import (
     Budget,
     append_line,
     load_metric,
+    peak_memory,
     read_lines,
     save_metric,
 )
@@ -181,15 +180,6 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
     }
 
 
-def peak_memory(device: torch.device) -> float:
-    """Megabytes: of the GPU for this run, or of this process since it began."""
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 1e6
-        torch.cuda.reset_peak_memory_stats(device)
-        return peak
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
 def summary(methods: Sequence[str], options: Options) -> Table:
     """Means over the categories of the seeds that are complete; differences to ours over the seeds of both."""
     done = finished(replace(options, without_classes=False))  # has what the training took
@@ -211,7 +201,7 @@ def summary(methods: Sequence[str], options: Options) -> Table:
         difference: list[Any] = [None, None]
         if common and method != OURS:
             low, middle, high = paired_bootstrap(
-                metrics(method, common), metrics(OURS, common), iou=IOU, resamples=options.resamples
+                metrics(method, common), metrics(OURS, common), resamples=options.resamples
             )
             difference = [middle, f"{low:+.1f} … {high:+.1f}"]
         lines = [line for run, line in done.items() if run.method == method]

@@ -141,7 +141,7 @@ def main() -> None:
             if way == PAPER:
                 cells += [None, None]
                 continue
-            low, middle, high = paired_bootstrap(ours, metrics[PAPER, split], iou=IOU, resamples=options.resamples)
+            low, middle, high = paired_bootstrap(ours, metrics[PAPER, split], resamples=options.resamples)
             cells += [middle, f"{low:+.1f} … {high:+.1f}"]
         rows.append(Row(way, cells))
     heads = ["threshold"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib.util
 import json
 import math
@@ -429,6 +430,29 @@ def test_large_scene() -> None:
     assert [len(curve.x) for curve in results.growth] == [2, 2]
 
 
+def test_room_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rooms on one floor, through a network that has learned nothing."""
+    pytest.importorskip("plyfile")
+    room_tiles = importlib.import_module("room_tiles")
+    monkeypatch.setattr(room_tiles, "PROJECT", tmp_path)
+    monkeypatch.setattr(room_tiles, "open_models", lambda name: PROJECT / "data" / name)
+    monkeypatch.setattr(room_tiles, "write_rooms", functools.partial(room_tiles.write_rooms, cameras=4))
+    monkeypatch.setattr(room_tiles, "in_new_process", call_directly)
+    options = room_tiles.scannet.resolve(room_tiles.scannet.Options(width=0.25, voxel_size=0.15))
+    model = room_tiles.scannet.new_model("probabilistic", options, room_tiles.start_fabric(accelerator="cpu"))
+    path = model.with_setting(0.3).save(tmp_path / "model.safetensors")
+    scene = room_tiles.floor(2, 0.1)
+    assert scene.instance.max() + 1 == len(scene.instance[scene.instance >= 0].unique())
+    assert (scene.pos[:, 0] > room_tiles.floor(1, 0.1).pos[:, 0].max() + 0.1).any()
+    arguments = ["--rooms", "2", "--spacing", "0.1", "--output", tmp_path / "found.json"]
+    room_tiles.main([str(argument) for argument in (path, *arguments)])
+    (row,) = json.loads((tmp_path / "found.json").read_text())["subjects"]["room_tiles"]["numbers"]["sizes"]
+    assert row["points"] == len(scene.pos)
+    for way in ("tiles", "at once"):
+        assert 0 <= row[way]["ap50"] <= row[way]["ap25"] <= 100
+        assert row[way]["cpu_s"] > 0
+
+
 @pytest.mark.usefixtures("no_processes")
 def test_volume() -> None:
     """Tiles and the whole find the same blobs; what is too large for the whole is measured in tiles alone."""
@@ -455,6 +479,18 @@ def test_nuclei_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers["steps"] == 4
     assert [row["voxels"] for row in numbers["volumes"]] == [12_800, 23_040]
     assert all(row["nuclei"] > 0 and 0 <= row["ap75"] <= row["ap50"] <= 1 for row in numbers["volumes"])
+
+
+def test_methods() -> None:
+    for package in ("h5py", "torch_geometric"):
+        pytest.importorskip(package)
+    methods = importlib.import_module("methods")
+    names = list(methods.COMPETITORS)
+    learned = {name: methods.learned(name, methods.draw(1, 60, 3), steps=2) for name in names}
+    losses, groupings, heads = methods.compare(learned, 2, 60, 3, rounds=1)
+    assert [list(table.rows) for table in (losses, groupings, heads)] == 3 * [names]
+    assert losses.title == "Losses, forward + backward, 2 x 60 points, 3 instances each"
+    assert groupings.note.startswith("instances found, of 6: ")
 
 
 def test_pointnet2() -> None:

@@ -76,5 +76,5 @@ def test_errors() -> None:
         paired_bootstrap({("A", 0): drawn(0, 1)}, {("A", 1): drawn(0, 1)})
     with pytest.raises(ValueError, match=r"at least one, got \[0\]"):
         paired_bootstrap({("A", 0): PartNetAP(1)}, {("A", 0): PartNetAP(1)})
-    with pytest.raises(ValueError, match="A: expected metrics of the same shapes, at least one, got"):
+    with pytest.raises(ValueError, match="A: expected metrics of the same clouds, at least one, got"):
         paired_bootstrap({("A", 0): drawn(0, 1)}, {("A", 0): drawn(0, 1, shapes=3)})

@@ -10,6 +10,11 @@ where the neighbours of a point are the at most K = 30 nearest in the embedding,
 loss is the discriminative one (:mod:`probemb_adapters.baselines.discriminative`) with d = ‖·‖₁ and weight 0.001 of
 L_reg, beside cross entropy. Mean shift with bandwidth 0.6 gives the instances.
 
+All this is as in the authors' public program, but: it groups by scikit-learn's mean shift, where a point belongs to
+the nearest mode, with bandwidth 1 by default, and drops instances under a quarter of the mean size of their class; here
+points that the mean has reached leave, as in the grouping of the discriminative loss, and `min_points` decides. Its
+dropout before both last layers is left out, as our branches have none.
+
 With Gaussian embeddings d = √(−ln κ) everywhere: in the loss, among neighbours, in mean shift.
 """
 

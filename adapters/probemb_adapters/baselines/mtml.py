@@ -4,14 +4,18 @@ arXiv 1906.08650.
 Two tasks: an embedding with the discriminative loss L_FE (:mod:`probemb_adapters.baselines.discriminative`), and for
 each point the unit vector v towards the centre of mass z_c of its instance,
 
-    L_dir = −1/C Σ_c 1/N_c Σ_i v_i · (z_c − x_i) / ‖z_c − x_i‖,
-    L     = ½ L_FE + ½ L_dir.
+    L_dir = −1/C Σ_c 1/N_c Σ_i v_i · (z_c − x_i) / ‖z_c − x_i‖      (Eq. 5)
+    L     = α_FE L_FE + α_dir L_dir                                  (Eq. 6)
 
-A point in the very centre asks for no direction. Classes are learned beside it by cross entropy.
+with α = ½ for both; the authors' public training program has α_dir = 1, and an embedding of 4 dimensions. Directions
+point to the centre, as there; Eq. 5 is printed with the other sign. A point in the very centre asks for no direction.
+Classes are learned beside it by cross entropy.
 
 Grouping: mean shift of the embedding at several bandwidths gives candidates. A candidate's score is how well directions
 agree with its own centre, ½ (1 + mean v · direction to the centre), times its class's probability; candidates that
-overlap a better one are suppressed.
+overlap a better one are suppressed. The paper's score has the coherence of the embedding too, the members within a
+threshold of the centre: within a flat kernel all are. It also takes connected parts of candidates, which is left out.
+Its bandwidths, thresholds and the overlap are not published as a program; those here are ours.
 """
 
 from __future__ import annotations

@@ -14,8 +14,12 @@ and learns by binary cross entropy how well it covers an instance (section 3.4):
 
 IoU the largest with any instance of the cloud. Clusters that overlap a better one by IoU > 0.3 are suppressed.
 
+Losses, their equal weights, N_θ, θ and both steps of the grouping are those of the authors' public program, which
+besides drops clusters with a score of 0.09 or less, or 100 points or less, and lets instances share points.
+
 Simplified: the score network is an MLP of the members' features and places about the cluster's centre, a maximum over
-the members and an MLP, where the paper has a sparse U-Net; and it learns from the first step, not after many epochs.
+the members and an MLP, where the paper has a sparse U-Net; and it learns from the first step, not after a third of the
+epochs.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@ dimensions than the position, and all points of an instance are drawn to one pla
 
     L_pull = 1/C Σ_c 1/N_c Σ_i d(Ψ_i, mean_c Ψ).
 
-Points are compared by a Laplace kernel K(i, j) = exp(−d(Ψ_i, Ψ_j)), d = ‖·‖₂/s, which the paper multiplies into the
-masks of Mask R-CNN around a seed of the box. Without boxes, the mask of an instance is the kernel around its seed, the
-member whose Ψ is nearest to the mean, trained by binary cross entropy over all points of the cloud:
+The paper adds up the instances where this takes their mean. Points are compared by a Laplace kernel
+K(i, j) = exp(−d(Ψ_i, Ψ_j)), d = ‖·‖₂/s, whose s the paper learns while it is a constant here (with Gaussian embeddings
+σ is learned, of each point). The paper multiplies it into the masks of Mask R-CNN around a seed of the box. Without
+boxes, the mask of an instance is the kernel around its seed, the member whose Ψ is nearest to the mean, trained by
+binary cross entropy over all points of the cloud:
 
     L_mask = 1/C Σ_c 1/N Σ_i −[z_i = c] ln K(i, seed_c) − [z_i ≠ c] ln(1 − K(i, seed_c)).
 

@@ -4,15 +4,17 @@ interrupted, a CSV with a line a run and metrics."""
 from __future__ import annotations
 
 import csv
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from probemb_adapters.files import readable, replaced_file
-from probemb_lib.metrics import PartNetAP
+from probemb_lib.metrics import PartNetAP, ScanNetAP
 
 FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")
 """Of generated furniture: the paper's "large" categories."""
@@ -66,16 +68,36 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
         writer.writerows(lines)
 
 
-def save_metric(path: Path, metric: PartNetAP) -> None:
-    """What was found in each shape, for intervals over shapes."""
-    state: dict[str, Any] = {"num_classes": metric.num_classes, **metric.state_dict()}
+def save_metric(path: Path, metric: PartNetAP | ScanNetAP) -> None:
+    """What was found in each cloud, for intervals over clouds."""
+    made_with: dict[str, Any] = (
+        {"class_ids": metric.class_ids} if isinstance(metric, ScanNetAP) else {"num_classes": metric.num_classes}
+    )
+    state = {**made_with, **metric.state_dict()}
     with replaced_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **state)
 
 
 def load_metric(path: Path) -> PartNetAP:
-    """The metric of a file of :func:`save_metric`."""
+    """The metric of a file of :func:`save_metric`, of shapes."""
     with readable(path), np.load(path, allow_pickle=False) as file:
         metric = PartNetAP(int(file["num_classes"]))
         metric.load_state_dict(file)
     return metric
+
+
+def load_scenes(path: Path) -> ScanNetAP:
+    """The metric of a file of :func:`save_metric`, of scenes."""
+    with readable(path), np.load(path, allow_pickle=False) as file:
+        metric = ScanNetAP(file["class_ids"].tolist())
+        metric.load_state_dict(file)
+    return metric
+
+
+def peak_memory(device: torch.device) -> float:
+    """Megabytes: of the GPU for this run, or of this process since it began."""
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 1e6
+        torch.cuda.reset_peak_memory_stats(device)
+        return peak
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -54,7 +54,13 @@ class Network(nn.Module):
                 unet.out_channels, columns, offset_scale=scale, initial_std=settings.initial_std, hidden=hidden
             )
         else:
-            self.head = LearnableMarginHead(unet.out_channels, num_classes, offset_scale=scale, hidden=hidden)
+            self.head = LearnableMarginHead(
+                unet.out_channels,
+                num_classes,
+                offset_scale=scale,
+                initial_margin=settings.initial_margin,
+                hidden=hidden,
+            )
 
     def forward(self, data: Data) -> Output:
         output: Output = self.head(self.backbone(data.x, data.pos, data.batch), data.pos, data.batch)

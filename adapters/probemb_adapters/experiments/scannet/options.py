@@ -40,6 +40,8 @@ class SharedSettings(TrainingSettings):
     """metres, farthest offset from a point to its centre"""
     initial_std: float | None = None
     """metres, about what sigma is before training (ScanNet: offset_scale, as in the paper; rooms: 0.3)"""
+    initial_margin: float | None = None
+    """metres, the learnable margin before training (by default a quarter of offset_scale)"""
     score_loss: Literal["center-aware", "complement"] | None = None
     """of the score maps; complement gives what the similarity to the centre leaves of an object's points to a column of
     its own, so that scores rank them also where there is one class (ScanNet: center-aware, as in the paper; rooms:
