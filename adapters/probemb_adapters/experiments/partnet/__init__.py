@@ -16,7 +16,7 @@ from probemb_adapters.experiments.partnet.evaluation import (
     fit_and_test,
     score,
 )
-from probemb_adapters.experiments.partnet.model import Model, Network, named_models, threshold_grid
+from probemb_adapters.experiments.partnet.model import Model, Network, named_models, parse_options, threshold_grid
 from probemb_adapters.experiments.partnet.options import Options, Settings, resolve
 from probemb_adapters.experiments.partnet.prediction import run_prediction
 from probemb_adapters.experiments.partnet.results import section, table, write_numbers
@@ -36,6 +36,7 @@ __all__ = [
     "named_models",
     "new_model",
     "objective",
+    "parse_options",
     "read_classes_of",
     "read_split",
     "resolve",
