@@ -19,16 +19,14 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 
 from dataclasses import replace
 
-import tyro
-
 from probemb_adapters.experiments.partnet import (
-    Options,
     Split,
     evaluate_baselines,
     evaluate_model,
     named_models,
     new_model,
     objective,
+    parse_options,
     read_classes_of,
     resolve,
     run_prediction,
@@ -43,8 +41,9 @@ from probemb_shapes.demo_data import generated_folders, partnet_folder
 
 
 def main() -> None:
-    # What is not given is chosen for the data: the paper's settings for PartNet, a few minutes' for the rest.
-    options = resolve(tyro.cli(Options, description=__doc__))
+    # What is not given is as the model to evaluate has it, or chosen for the data: the paper's settings for PartNet, a
+    # few minutes' for the rest.
+    options = parse_options(__doc__)
     fabric = start_fabric(
         accelerator=options.accelerator,
         devices=options.devices,

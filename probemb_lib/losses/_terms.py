@@ -179,7 +179,7 @@ def score_targets(
     semantic = semantic.long()
     classes = instance_classes(semantic, index, num_classes)
     ignored = semantic == IGNORED
-    if _may_read(semantic):
+    if may_read(semantic):
         _check_classes(semantic, ignored, classes, index, num_classes, background)
 
     counted = index.valid > ignored  # and not ignored
@@ -210,7 +210,7 @@ def check_background(background: int | None, num_classes: int) -> None:
         raise ValueError(f"expected background in [0, {num_classes}) or None, got {background}")
 
 
-def _may_read(labels: Tensor) -> bool:
+def may_read(labels: Tensor) -> bool:
     """Reading values back would break the graph of torch.compile, and the capture of a CUDA graph."""
     if torch.compiler.is_compiling():
         return False

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.head import EmbeddingOutput
 from probemb_lib.labels import NO_INSTANCE
-from probemb_lib.losses._terms import ScoreTargets, targets_and_similarity
+from probemb_lib.losses._terms import ScoreTargets, may_read, targets_and_similarity
 
 
 def center_aware(
@@ -49,8 +49,8 @@ def center_aware(
         covariance: see :func:`~probemb_lib.aggregate_instances`.
 
     Raises:
-        ValueError: shapes; a class outside [0, L); an instance of the background's class; ``complement`` without a
-            column to give to.
+        ValueError: shapes; a class outside [0, L); an instance of the class of the background or of
+            ``complement_column``; ``complement`` without a column to give to.
 
     >>> from probemb_lib import GaussianEmbedding
     >>> x = GaussianEmbedding(torch.zeros(2, 3), torch.zeros(2, 3))
@@ -92,9 +92,20 @@ def center_aware_of(targets: ScoreTargets, log_own: Tensor, *, complement: int |
             raise ValueError(
                 f"expected complement_column in [0, {num_classes}), a column of the logits, got {complement}"
             )
+        if complement != targets.background and may_read(targets.target):
+            _check_no_class(targets.target, complement)
         of_column = -weight[complement] * log_p[:, complement]
         loss = loss + torch.where(targets.foreground, (1 - kappa) * of_column, 0.0)
     return loss
+
+
+def _check_no_class(target: Tensor, column: int) -> None:
+    count = int((target == column).sum())
+    if count:
+        raise ValueError(
+            f"complement_column={column} gets 1 - kappa and is of no class, but {count} points belong to instances of "
+            f"class {column}: give it a column of its own, as the last of num_classes + 1"
+        )
 
 
 class CenterAwareLoss(nn.Module):

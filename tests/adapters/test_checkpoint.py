@@ -71,6 +71,17 @@ def test_a_tensor_that_is_not_contiguous(tmp_path: Path) -> None:
     torch.testing.assert_close(load_checkpoint(tmp_path / "a")["x"], x, rtol=0, atol=0)
 
 
+def test_tensors_that_share_memory(tmp_path: Path) -> None:
+    """Tied weights have two names for one tensor; others are parts of one."""
+    x = torch.arange(6.0)
+    save_checkpoint(tmp_path / "a", {"x": x, "again": x, "part": x[1:4], "rows": x.view(2, 3), "none": [x[:0], x[6:]]})
+    state = load_checkpoint(tmp_path / "a")
+    for got, expected in [("x", x), ("again", x), ("part", x[1:4]), ("rows", x.view(2, 3))]:
+        torch.testing.assert_close(state[got], expected, rtol=0, atol=0)
+    state["x"].zero_()
+    torch.testing.assert_close(state["again"], x, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("state", "message"), [({"a": {1, 2}}, "a: expected a tensor.*got set"), ({"a": {0.5: 1}}, "a: expected keys")]
 )

@@ -14,9 +14,12 @@ pytest.importorskip("torch_geometric")
 
 import imageio.v3 as imageio
 import tifffile
+from paths import PROJECT
 
 from probemb_adapters.cli.main import main
 from probemb_adapters.experiments.images.folders import (
+    Request,
+    asked_options,
     findings_in,
     findings_of,
     fingerprint,
@@ -191,6 +194,9 @@ def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> Non
     assert "need no --instance" in fails("check", labelled, "--instance", "id")
     (tmp_path / "clouds").mkdir()
     assert "--channel is for images" in fails("check", tmp_path / "clouds", "--channel", 0)
+    model = PROJECT / "checkpoints" / "chair.safetensors"
+    for command in (["predict", model, tmp_path, "--output", tmp_path / "found"], ["evaluate", model, tmp_path]):
+        assert "chair.safetensors is a model of clouds: --channel 0 is for images" in fails(*command, "--channel", 0)
     assert "go on with it by --resume" in fails("train", labelled, "--output", trained)
     assert "expected .tif" in fails("predict", trained, tmp_path / "scan.ply", *run)
     tifffile.imwrite(tmp_path / "clouds" / "a.tif", np.eye(9))
@@ -208,3 +214,14 @@ def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> Non
         (tmp_path / "volumes" / name).mkdir(parents=True)
         np.save(tmp_path / "volumes" / name / "v.npy", np.ones((4, 8, 8), np.uint16))
     assert "got volumes: v" in fails("check", tmp_path / "volumes")
+
+
+def test_the_training_has_the_steps_that_are_asked_for() -> None:
+    """In whole epochs, 20 or fewer: exactly, or within half an epoch."""
+    for steps, exact in [(1, 1), (2, 1), (20, 1), (30, 1), (75, 0), (1003, 0), (1500, 1), (6000, 1)]:
+        options = asked_options(Path("images"), Request(Path("run"), steps=steps, batch_size=4))
+        assert options.epochs is not None
+        per_epoch, rest = divmod(options.epoch_crops, 4)
+        assert rest == 0
+        assert 1 <= options.epochs <= 20
+        assert abs(options.epochs * per_epoch - steps) <= (0 if exact else per_epoch / 2)

@@ -124,3 +124,13 @@ def test_threads_sleep_unless_the_environment_says_otherwise(given: dict[str, st
     policy, *modules = done.stdout.split()
     assert policy == expected
     assert "torch" not in modules
+
+
+def test_a_model_to_evaluate_brings_its_data() -> None:
+    """Category, level and points of the shipped model; what is given wins; without a model the furniture's."""
+    chair = str(PROJECT / "checkpoints" / "chair.safetensors")
+    options = partnet.parse_options(None, ["--evaluate", chair, "--level", "1"])
+    assert (options.category, options.level, options.points, options.class_agnostic) == ("Chair", 1, 2048, False)
+    assert options.evaluate == (Path(chair),)
+    assert partnet.parse_options(None, ["--evaluate", chair]).level == 3
+    assert partnet.parse_options(None, []) == partnet.resolve(partnet.Options())

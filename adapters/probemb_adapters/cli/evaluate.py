@@ -31,7 +31,7 @@ class Evaluate:
     def run(self) -> None:
         """Evaluate, and print the table."""
         fabric = start_fabric(accelerator=self.accelerator)
-        if (images := images_model(self.model)) is not None:
+        if (images := images_model(self.model, self.channel)) is not None:
             print(images.run_evaluation(self.model, self.folder, self.output, self.channel, fabric))
         else:
             print(run_evaluation(self.model, self.folder, self.output, fabric))

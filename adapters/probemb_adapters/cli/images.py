@@ -36,14 +36,20 @@ def images_of(folder: Path, labels: Labels) -> ModuleType | None:
     return folders
 
 
-def images_model(model: Path) -> ModuleType | None:
-    """The module for images where the file, or the folder of a training, has a model of images; else None."""
+def images_model(model: Path, channel: int | None) -> ModuleType | None:
+    """The module for images where the file, or the folder of a training, has a model of images; else None.
+
+    Raises:
+        ValueError: a channel of images for a model of clouds.
+    """
     file = model / "model.safetensors" if model.is_dir() else model
     if not file.is_file():
         return None  # the message about it is the same for both
     from probemb_adapters.training.checkpoint import load_checkpoint
 
     if "crop" not in load_checkpoint(file).get("about", {}):
+        if channel is not None:
+            raise ValueError(f"{file} is a model of clouds: --channel {channel} is for images, leave it out")
         return None
     from probemb_adapters.experiments.images import folders
 

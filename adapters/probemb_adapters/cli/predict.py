@@ -31,7 +31,7 @@ class Predict:
     def run(self) -> None:
         """Predict, and print where the results are."""
         fabric = start_fabric(accelerator=self.accelerator)
-        if (images := images_model(self.model)) is not None:
+        if (images := images_model(self.model, self.channel)) is not None:
             print(images.run_files(self.model, self.files, self.output, self.channel, fabric))
             return
         print(run_prediction(Model.load(self.model), self.files, self.output, fabric))

@@ -33,13 +33,19 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     Args:
         path: the file; what was there is replaced, completely or not at all.
         state: such as ``{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}``. Tuples come
-            back as lists. Keys are text or integers.
+            back as lists, tensors that share memory as tensors of their own. Keys are text or integers.
 
     Raises:
         TypeError: a value is none of these.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_describe(dict(state), "", tensors))
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in storages:  # tied weights: safetensors refuses two names of one memory
+            tensors[name] = tensor.clone()
+        storages.add(storage)
     with replaced_file(path) as temporary:
         # save_file leaves files of its own when killed
         temporary.write_bytes(save(tensors, metadata={"state": text, _DIGEST: _digest(text, tensors)}))

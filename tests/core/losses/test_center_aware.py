@@ -26,6 +26,7 @@ from probemb_lib import CenterAwareLoss, GaussianEmbedding, HeadOutput, Probabil
 from probemb_lib.functional import center_aware
 
 WEIGHT = np.array([0.5, 1.0, 2.0, 0.25])
+COLUMN = CenterAwareLoss(complement=True, complement_column=3, weight=torch.tensor(WEIGHT))  # of no class
 LOSSES: dict[str, tuple[ScoreLoss, Callable[[Problem], float]]] = {
     "center": (CenterAwareLoss(), oracles.center_aware),
     "center independent": (
@@ -34,8 +35,10 @@ LOSSES: dict[str, tuple[ScoreLoss, Callable[[Problem], float]]] = {
     ),
     "center complement": (CenterAwareLoss(complement=True), lambda p: oracles.center_aware(p, complement=True)),
     "center complement column": (
-        CenterAwareLoss(complement=True, complement_column=3, weight=torch.tensor(WEIGHT)),
-        lambda p: oracles.center_aware(p, complement=True, column=3, weight=WEIGHT),
+        lambda output, instance, semantic, batch: COLUMN(output, instance, semantic.clamp(max=2), batch),
+        lambda p: oracles.center_aware(
+            p.change(semantic=p.semantic.clip(max=2)), complement=True, column=3, weight=WEIGHT
+        ),
     ),
     "center weight": (
         CenterAwareLoss(weight=torch.tensor(WEIGHT), complement=True),
@@ -105,6 +108,8 @@ def test_errors_of_center_aware() -> None:
         CenterAwareLoss(complement_column=2)
     with pytest.raises(ValueError, match=r"expected complement_column in \[0, 3\), a column of the logits, got 3"):
         center_aware(*example(), complement=True, complement_column=3)
+    with pytest.raises(ValueError, match=r"complement_column=1 .* of no class, but 2 points .* class 1: give it"):
+        center_aware(*example(), complement=True, complement_column=1)
     with pytest.raises(ValueError, match=r"expected weight \(3,\), got \(4,\)"):
         center_aware(*example(), weight=torch.ones(4))
     with pytest.raises(ValueError, match=r"expected weight \(3,\), got \(3, 1\)"):

@@ -194,7 +194,7 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
     fabric.print(*(f"{f.name}: {f.message}" for f in found[:_LINES]), sep="\n", end="\n" if found else "")
     if wrong := next((f for f in found if f.wrong), None):
         raise ValueError(f"{wrong.name}: {wrong.message}")
-    options = _options(folder, request)
+    options = asked_options(folder, request)
     seen = tuple(fingerprint(image) for name in ("train", "val") for image in sides[name])
     options = replace(with_lengths(options, sides["train"]), seen=seen)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -209,12 +209,18 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
     return f"{printed}\nmodel    {options.output / FILE}"
 
 
-def _options(folder: Path, request: Request) -> Options:
+def asked_options(folder: Path, request: Request) -> Options:
+    """With the steps of the request as epochs of equal length.
+
+    Raises:
+        ValueError: no step, or an empty batch.
+    """
     batch = 8 if request.batch_size is None else request.batch_size
     steps = STEPS[request.preset] if request.steps is None else request.steps
     if batch < 1 or steps < 1:
         raise ValueError(f"expected at least a step and a batch of 1, got {steps} and {batch}")
-    epochs = min(_EPOCHS, steps)
+    per_epoch = -(-steps // _EPOCHS)
+    epochs = round(steps / per_epoch)  # whole ones: of 1,003 steps 20 of 51, which are 1,020
     return resolve(
         Options(
             data=folder,
@@ -223,7 +229,7 @@ def _options(folder: Path, request: Request) -> Options:
             seed=request.seed,
             batch_size=batch,
             epochs=epochs,
-            epoch_crops=batch * -(-steps // epochs),
+            epoch_crops=batch * per_epoch,
             channel=request.channel,
         )
     )

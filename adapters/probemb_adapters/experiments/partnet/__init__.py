@@ -17,7 +17,7 @@ from probemb_adapters.experiments.partnet.evaluation import (
     score,
     score_grouping,
 )
-from probemb_adapters.experiments.partnet.model import Model, Network, named_models, threshold_grid
+from probemb_adapters.experiments.partnet.model import Model, Network, named_models, parse_options, threshold_grid
 from probemb_adapters.experiments.partnet.options import Options, Settings, resolve
 from probemb_adapters.experiments.partnet.prediction import run_prediction
 from probemb_adapters.experiments.partnet.results import section, table, write_numbers
@@ -37,6 +37,7 @@ __all__ = [
     "named_models",
     "new_model",
     "objective",
+    "parse_options",
     "read_classes_of",
     "read_split",
     "resolve",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import tyro
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -138,6 +139,19 @@ def named_models(paths: Sequence[Path]) -> dict[str, Model]:
     models = {path: Model.load(path) for path in paths}
     names = distinct_names(list(models), [model.settings.embedding for model in models.values()])
     return dict(zip(names, models.values(), strict=True))
+
+
+def parse_options(description: str | None, arguments: Sequence[str] | None = None) -> Options:
+    """Those of the command line. With ``--evaluate`` the category, level and points that are not given are those of
+    the first model, and what else is not given is chosen for the data."""
+    options = tyro.cli(Options, description=description, args=arguments)
+    if options.evaluate:
+        made = Model.load(options.evaluate[0]).settings
+        own = Options(
+            category=made.category, level=made.level, points=made.points, generated_shapes=made.generated_shapes
+        )
+        options = tyro.cli(Options, description=description, args=arguments, default=own)
+    return resolve(options)
 
 
 THRESHOLDS = {  # the deterministic kernel exp(-distance^2) is near one for all points of a shape
