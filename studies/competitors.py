@@ -1,14 +1,17 @@
-"""Competing methods and ours on the generated families: the same PointNet++, data, order and steps, one table.
+"""Competing methods and ours on the same network, data, order and steps, in one table.
 
-Trains and evaluates each method for each category and seed, appends a line a run to one CSV, and shows the differences
-to ours with paired bootstrap intervals, and minutes. Interrupted, the same command goes on, in the middle of a training
-too:
+On the generated families with PointNet++, or in rooms without classes with MinkUNet. Trains and evaluates each method
+for each category and seed, appends a line a run to one CSV, and shows the differences to ours with paired bootstrap
+intervals, beside those of the paper's tables; time and memory. Interrupted, the same command goes on, in the middle of
+a training too:
 
-    python studies/competitors.py                              level 3, one seed
+    python studies/competitors.py                              families at level 3, one seed
     python studies/competitors.py --level 1 --seeds 3
+    python studies/competitors.py --data rooms --epochs 40     100 open rooms
+    python studies/competitors.py --trial-epochs 5             hyper-parameters of each training picked first
     python studies/competitors.py --methods SGPN PointGroup    only these, and ours
     python studies/competitors.py --without-classes            the same networks, as if all parts were of one class
-    python studies/competitors.py --show                       only the table of what is there
+    python studies/competitors.py --show                       only the table and the plot of what is there
 """
 
 from __future__ import annotations
@@ -18,24 +21,33 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 # isort: split
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import tyro
+from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from probemb_adapters.experiments import partnet
+from probemb_adapters.experiments import partnet, scannet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiments.competitors import (
     COMPETITORS,
     OURS,
+    CompetitorResult,
     evaluate_competitor,
     new_competitor,
     train_competitor,
 )
+from probemb_adapters.experiments.competitors_rooms import ROOMS, evaluate_in_rooms, new_in_rooms, train_in_rooms
+from probemb_adapters.experiments.paper import read_paper
 from probemb_adapters.experiments.records import (
     FAMILIES,
     IOU,
@@ -43,17 +55,32 @@ from probemb_adapters.experiments.records import (
     Budget,
     append_line,
     load_metric,
+    load_scenes,
     peak_memory,
     read_lines,
+    reset_peak_memory,
     save_metric,
 )
 from probemb_adapters.experiments.run import versions
-from probemb_adapters.files import commit_of
+from probemb_adapters.files import commit_of, replaced_file
 from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import LAST, start_fabric
-from probemb_shapes.demo_data import PROJECT, partnet_folder
+from probemb_lib.metrics import PartNetAP, ScanNetAP
+from probemb_shapes.demo_data import PROJECT, partnet_folder, scannet_folder
 
+# Only runs of one budget are compared.
 BUDGET = ("level", "shapes", "epochs", "epoch_shapes", "batch_size", "train_points", "points", "width", "learning_rate")
+OF_ROOMS = ("data", "rooms", "epochs", "batch_size", "width", "learning_rate")
+VALUES = {"families": [f"part mAP {iou}" for iou in IOUS], "rooms": ["AP25", "AP50", "AP"]}
+MAIN = 1  # of the values: what differences are taken of
+# The names of the paper's tables, and ours.
+PAPER = {"SGPN": "SGPN", "PartNet": "PartNet", OURS: "ProbabilisticEmbedding"}
+PAPER_ROOMS = {
+    "MTML": "MTML",
+    "PointGroup": "PointGroup",
+    "learnable margin": "LearnableMargin+MinkowskiNet",
+    OURS: "Proposed+MinkowskiNet",
+}
 
 
 @dataclass
@@ -62,28 +89,45 @@ class Options(Budget):
 
     methods: tuple[Literal[tuple(COMPETITORS)], ...] = tuple(COMPETITORS)  # type: ignore[valid-type]
     """by name"""
+    data: Literal["families", "rooms"] = "families"
+    """generated shapes on PointNet++, or open rooms, objects without classes, on MinkUNet"""
     categories: tuple[str, ...] = FAMILIES
     """generated families, a network each"""
     level: int = 3
     """of the part hierarchy"""
+    rooms: int = 100
+    """open rooms, each fifth one to evaluate; an epoch passes over the others"""
     seeds: int = 1
     """trainings of each method and category"""
     without_classes: bool = False
     """evaluate the same networks as if all parts were of one class: how they group, apart from how they name"""
+    trial_epochs: int = 0
+    """before all others, so many epochs of each method's other hyper-parameters on the first category; those with the
+    best validation are taken; 0: the defaults"""
     # --- machine and output
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute"""
     show: bool = False
     """train nothing, only show what is there"""
     resamples: int = 300
-    """of shapes and seeds, for the intervals"""
+    """of shapes or rooms, and seeds, for the intervals"""
     output: Path = Path("runs/competitors")
-    """folder of the runs, the CSV and the table"""
+    """folder of the runs, the CSV, the table and the plot"""
 
     @property
     def budget(self) -> dict[str, Any]:
-        """Only runs of one budget are compared."""
-        return {name: getattr(self, name) for name in BUDGET}
+        return {name: getattr(self, name) for name in (BUDGET if self.data == "families" else OF_ROOMS)}
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What a network is trained on."""
+        return self.categories if self.data == "families" else ("rooms",)
+
+    @property
+    def study(self) -> str:
+        if self.data == "rooms":
+            return f"{self.rooms}-rooms-{self.epochs}-epochs"
+        return f"level-{self.level}-{self.steps}-steps"
 
     @property
     def csv(self) -> Path:
@@ -91,8 +135,7 @@ class Options(Budget):
 
     @property
     def table(self) -> Path:
-        name = f"level-{self.level}-{self.steps}-steps{'-without-classes' if self.without_classes else ''}"
-        return self.output / f"{name}.csv"
+        return self.output / f"{self.study}{'-without-classes' if self.without_classes else ''}.csv"
 
 
 @dataclass(frozen=True)
@@ -102,33 +145,92 @@ class Run:
     method: str
     category: str
     seed: int
+    trial: int = 0
+    """0: the defaults, else one of the method's trials"""
 
     def folder(self, options: Options) -> Path:
-        study = f"level-{options.level}-{options.steps}-steps"
-        return (
-            options.output / study / self.method.replace(", ", "-").replace(" ", "-") / f"{self.category}-{self.seed}"
-        )
+        trial = f"-trial-{self.trial}" if self.trial else ""
+        name = self.method.replace(", ", "-").replace(" ", "-")
+        return options.output / options.study / name / f"{self.category}-{self.seed}{trial}"
 
     def metric(self, options: Options) -> Path:
-        """What was found in each test shape."""
+        """What was found in each test shape or room."""
         return self.folder(options) / ("grouping.npz" if options.without_classes else "shapes.npz")
+
+    def changes(self, options: Options) -> Mapping[str, Any]:
+        """Of the method's arguments."""
+        competitors = COMPETITORS if options.data == "families" else ROOMS
+        return competitors[self.method].trials[self.trial - 1] if self.trial else {}
 
 
 def finished(options: Options) -> dict[Run, dict[str, str]]:
     """The lines of this budget, by run."""
     asked = {name: str(value) for name, value in options.budget.items()}
     return {
-        Run(line["method"], line["category"], int(line["seed"])): line
+        Run(line["method"], line["category"], int(line["seed"]), int(line.get("trial") or 0)): line
         for line in read_lines(options.csv)
         if asked.items() <= line.items()
     }
 
 
+# --- which trainings
+
+
+def trials_of(method: str, options: Options) -> list[Run]:
+    """The defaults and each trial, on the first category."""
+    competitors = COMPETITORS if options.data == "families" else ROOMS
+    numbers = range(1 + len(competitors[method].trials)) if options.trial_epochs else ()
+    return [Run(method, options.groups[0], 0, number) for number in numbers]
+
+
+def best_trial(method: str, options: Options) -> int:
+    """With the best validation; the defaults where nothing was tried."""
+    lines = finished(replace(options, epochs=options.trial_epochs, without_classes=False))
+    runs = [run for run in trials_of(method, options) if lines.get(run, {}).get("validation")]
+    return max(runs, key=lambda run: float(lines[run]["validation"])).trial if runs else 0
+
+
+def all_runs(methods: Sequence[str], options: Options) -> list[Run]:
+    """Seeds first: a table of all methods with one seed is there as early as can be."""
+    trials = {method: best_trial(method, options) for method in methods}
+    return [Run(m, c, s, trials[m]) for s in range(options.seeds) for m in methods for c in options.groups]
+
+
+# --- one training
+
+
 def measure(run: Run, options: Options) -> dict[str, Any]:
     """What a line of the CSV holds; numbers are None if the training diverged."""
-    folder = run.folder(options)
+    folder, names = run.folder(options), VALUES[options.data]
     folder.mkdir(parents=True, exist_ok=True)
     fabric = start_fabric(accelerator=options.accelerator, devices=1, precision="32-true", log_dir=None)
+    numbers: dict[str, Any] = dict.fromkeys(("settings", "validation", *names))
+    reset_peak_memory(fabric.device)
+    start, side = time.perf_counter(), (measure_shapes if options.data == "families" else measure_rooms)
+    trained = [start]
+    try:
+        result = side(run, options, folder, trained, fabric)
+    except FloatingPointError as error:  # the loss was not finite
+        print(error)
+    else:
+        save_metric(run.metric(options), result.metric)
+        numbers |= {"settings": str(result.settings), "validation": round(result.validation, 3)}
+        numbers |= {name: round(value_of(result.metric, name), 3) for name in names}
+    return {
+        **options.budget,
+        **run.__dict__,
+        "changes": str(dict(run.changes(options))),
+        **numbers,
+        "training minutes": round((trained[-1] - start) / 60, 2),
+        "grouping minutes": round((time.perf_counter() - trained[-1]) / 60, 2),
+        "peak MB": round(peak_memory(fabric.device), 1),
+        "torch": versions()["torch"],
+        "commit": commit_of(PROJECT) or "unknown",
+    }
+
+
+def measure_shapes(run: Run, options: Options, folder: Path, trained: list[float], fabric: Fabric) -> CompetitorResult:
+    """Train and evaluate on a generated family; when the training was done is appended to ``trained``."""
     chosen = partnet.resolve(
         partnet.Options(
             category=run.category,
@@ -150,93 +252,155 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
     )
     root = partnet_folder(chosen.category, chosen.generated_shapes, fabric)
     classes = len(partnet.read_classes_of(root, chosen))
-    method, network = new_competitor(run.method, classes, chosen, fabric)
+    method, network = new_competitor(run.method, classes, chosen, fabric, run.changes(options))
     data, _ = partnet.training_data(root, chosen)
-    numbers: dict[str, Any] = dict.fromkeys(("settings", "validation", *(f"part mAP {iou}" for iou in IOUS)))
-    start = time.perf_counter()
-    trained = start
-    try:
-        train_competitor(run.method, method, network, data, classes, chosen, fabric)
-        trained = time.perf_counter()
-        val, test = (partnet.Split(root, chosen, split, fabric) for split in ("val", "test"))
-        result = evaluate_competitor(
-            run.method, method, network, val, test, classes, fabric, without_classes=options.without_classes
+    train_competitor(run.method, method, network, data, classes, chosen, fabric)
+    trained.append(time.perf_counter())
+    val, test = (partnet.Split(root, chosen, split, fabric) for split in ("val", "test"))
+    return evaluate_competitor(
+        run.method, method, network, val, test, classes, fabric, without_classes=options.without_classes
+    )
+
+
+def measure_rooms(run: Run, options: Options, folder: Path, trained: list[float], fabric: Fabric) -> CompetitorResult:
+    """The same in rooms, with the crops and voxels of the ScanNet experiment's defaults."""
+    chosen = scannet.resolve(
+        scannet.Options(
+            rooms=options.rooms,
+            seed=run.seed,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            width=options.width,
+            learning_rate=options.learning_rate,
+            accelerator=options.accelerator,
+            output=folder,
+            resume=(folder / LAST).exists(),
         )
-    except FloatingPointError as error:  # the loss was not finite
-        print(error)
-    else:
-        save_metric(run.metric(options), result.metric)
-        numbers |= {"settings": str(result.settings), "validation": round(result.validation, 3)}
-        numbers |= {f"part mAP {iou}": round(part_map(result.metric, iou), 3) for iou in IOUS}
-    return {
-        **options.budget,
-        **run.__dict__,
-        **numbers,
-        "training minutes": round((trained - start) / 60, 2),
-        "grouping minutes": round((time.perf_counter() - trained) / 60, 2),
-        "peak MB": round(peak_memory(fabric.device)),
-        "torch": versions()["torch"],
-        "commit": commit_of(PROJECT) or "unknown",
+    )
+    root = scannet_folder(chosen.rooms, fabric)
+    method, network = new_in_rooms(run.method, chosen, fabric, run.changes(options))
+    train_in_rooms(run.method, method, network, scannet.training_scenes(root, chosen), chosen, fabric)
+    trained.append(time.perf_counter())
+    held_out, scenes = scannet.fitting_scenes(root, chosen), scannet.evaluation_scenes(root, chosen)
+    return evaluate_in_rooms(run.method, method, network, held_out, scenes, fabric)
+
+
+def value_of(metric: PartNetAP | ScanNetAP, name: str) -> float:
+    """One of the table's values, in per cent."""
+    if isinstance(metric, ScanNetAP):
+        return 100 * float(metric.compute()[name.lower()])
+    return part_map(metric, float(name.split()[-1]))
+
+
+# --- what came out
+
+Differences = dict[str, tuple[float, float, float]]
+
+
+def paper_difference(method: str, options: Options) -> float | None:
+    """The paper's row less its own method's; None where it has none, or not of these categories."""
+    names = PAPER if options.data == "families" else PAPER_ROOMS
+    if method not in names or method == OURS or options.without_classes:
+        return None
+    if options.data == "rooms":
+        rows = {line["method"]: float(line["val_ap50"]) for line in read_paper("scannet_table6.csv")}
+        return rows[names[method]] - rows[names[OURS]]
+    printed = {
+        (line["method"], line["category"]): float(line["map_percent"])
+        for line in read_paper("partnet_map.csv")
+        if (float(line["iou_threshold"]), line["level"]) == (IOU, str(options.level))
     }
+    both = [(printed.get((names[m], c)) for m in (method, OURS)) for c in options.categories]
+    pairs = [(a, b) for a, b in both if a is not None and b is not None]
+    return fmean(a - b for a, b in pairs) if len(pairs) == len(options.categories) else None
 
 
-def summary(methods: Sequence[str], options: Options) -> Table:
+def summary(methods: Sequence[str], options: Options) -> tuple[Table, Differences]:
     """Means over the categories of the seeds that are complete; differences to ours over the seeds of both."""
-    done = finished(replace(options, without_classes=False))  # has what the training took
+    done, names = finished(replace(options, without_classes=False)), VALUES[options.data]  # has what trainings took
+    runs = {m: {s: [r for r in all_runs([m], options) if r.seed == s] for s in range(options.seeds)} for m in methods}
+    load = load_metric if options.data == "families" else load_scenes
 
     def seeds_of(method: str) -> list[int]:
-        runs = ([Run(method, c, s) for c in options.categories] for s in range(options.seeds))
-        return [s for s, own in enumerate(runs) if all(r.metric(options).exists() for r in own)]
+        return [s for s, own in runs[method].items() if all(run.metric(options).exists() for run in own)]
 
     def metrics(method: str, seeds: Sequence[int]) -> dict[tuple[str, int], Any]:
-        pairs = product(options.categories, seeds)
-        return {(c, s): load_metric(Run(method, c, s).metric(options)) for c, s in pairs}
+        return {(run.category, s): load(run.metric(options)) for s in seeds for run in runs[method][s]}
 
-    rows = []
+    rows, differences = [], {}
     for method in methods:
         seeds = seeds_of(method)
         own = metrics(method, seeds)
-        means = [sum(part_map(m, iou) for m in own.values()) / len(own) if own else None for iou in IOUS]
+        means = [fmean(value_of(m, name) for m in own.values()) if own else None for name in names]
         common = [s for s in seeds if s in seeds_of(OURS)]
         difference: list[Any] = [None, None]
         if common and method != OURS:
             low, middle, high = paired_bootstrap(
-                metrics(method, common), metrics(OURS, common), resamples=options.resamples
+                metrics(method, common),
+                metrics(OURS, common),
+                value=partial(value_of, name=names[MAIN]),
+                resamples=options.resamples,
             )
+            differences[method] = (low, middle, high)
             difference = [middle, f"{low:+.1f} … {high:+.1f}"]
-        lines = [line for run, line in done.items() if run.method == method]
+        lines = [done[run] for of_seed in runs[method].values() for run in of_seed if run in done]
         costs = [
-            sum(float(line[name]) for line in lines) / len(lines) if lines else None
-            for name in ("training minutes", "grouping minutes")
+            fmean(float(line[name]) for line in lines) if lines else None
+            for name in ("training minutes", "grouping minutes", "peak MB")
         ]
-        rows.append(Row(method, [len(seeds), *means, *difference, *costs]))
-    heads = [
-        "seeds",
-        *(f"mAP @{iou}" for iou in IOUS),
-        f"less ours @{IOU}",
-        "95 % interval",
-        "training, min",
-        "grouping",
-    ]
-    title = f"generated shapes, level {options.level}, {options.steps} steps of {options.batch_size} shapes"
-    what = "AP of parts without classes" if options.without_classes else "Part mAP"
-    return Table(title, heads, rows, text=f"{what} in per cent, mean of {', '.join(options.categories)}")
+        rows.append(Row(method, [len(seeds), *means, *difference, paper_difference(method, options), *costs]))
+    heads = ["seeds", *names, f"{names[MAIN]} less ours", "95 % interval", "paper's", "training, min", "grouping", "MB"]
+    what = "AP of parts without classes" if options.without_classes else "Average precision"
+    text = f"{what} in per cent, mean of {', '.join(options.groups)}; the paper's on its own data and networks"
+    return Table(options.study.replace("-", " "), heads, rows, text=text), differences
+
+
+def plot(differences: Differences, options: Options, path: Path) -> None:
+    """Differences to ours with their intervals, and the paper's."""
+    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.4 * len(differences)), layout="constrained")
+    names = list(reversed(differences))
+    for y, name in enumerate(names):
+        low, middle, high = differences[name]
+        axes.barh(y, middle, color="tab:blue", alpha=0.6, label="measured, 95 % interval" if y == 0 else None)
+        axes.plot([low, high], [y, y], color="black", lw=1.5)
+    paper = {y: value for y, name in enumerate(names) if (value := paper_difference(name, options)) is not None}
+    if paper:
+        axes.plot(list(paper.values()), list(paper), "D", color="tab:orange", label="paper, on its own data")
+    axes.axvline(0, color="0.4", lw=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel(f"{VALUES[options.data][MAIN]} less that of ours, points")
+    axes.set_title(options.study.replace("-", " "))
+    axes.legend(loc="best", frameon=False)
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+    plt.close(figure)
+
+
+def run_all(runs: Sequence[Run], options: Options) -> None:
+    """Those that have no line yet."""
+    done = finished(options)
+    for run in tqdm([r for r in runs if r not in done], desc=options.study, unit="run"):
+        line, name = measure(run, options), VALUES[options.data][MAIN]
+        append_line(options.csv, line)
+        tqdm.write(f"{run.method}, {run.category}, seed {run.seed} {line['changes']}: {name} {line[name]}")
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    if options.without_classes and options.data == "rooms":
+        raise SystemExit("--without-classes is for families: rooms have no classes")
     methods = [OURS, *(m for m in options.methods if m != OURS)]
-    # Seeds first: a table of all methods with one seed is there as early as can be.
-    runs = [Run(m, c, s) for s in range(options.seeds) for m in methods for c in options.categories]
-    done = finished(options)
-    for run in tqdm([r for r in runs if r not in done and not options.show], desc="runs", unit="run"):
-        line = measure(run, options)
-        append_line(options.csv, line)
-        tqdm.write(f"{run.method}, {run.category}, seed {run.seed}: part mAP {line[f'part mAP {IOU}']} at {IOU}")
-    table = summary(methods, options)
+    if not options.show:
+        trials = [run for method in methods for run in trials_of(method, options)]
+        run_all(trials, replace(options, epochs=options.trial_epochs, without_classes=False))
+        run_all(all_runs(methods, options), options)
+    table, differences = summary(methods, options)
     print(f"\n{table_text(table)}\n")
     write_table(table, options.table)
     print(f"runs     {options.csv}\ntable    {options.table}")
+    if differences:
+        plot(differences, options, options.table.with_suffix(".png"))
+        print(f"picture  {options.table.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from probemb_adapters.experiments.records import (
     load_scenes,
     peak_memory,
     read_lines,
+    reset_peak_memory,
     save_metric,
 )
 from probemb_adapters.experiments.run import versions
@@ -166,6 +167,7 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
         output=folder,
         resume=(folder / run.method / LAST).exists(),
     )
+    reset_peak_memory(fabric.device)
     root = own.root or scannet_folder(own.rooms, fabric)
     model = scannet.new_model(run.method, own, fabric)  # type: ignore[arg-type]
     numbers: dict[str, Any] = dict.fromkeys((HELD_OUT, "setting", "refine", *VALUES, *REPAIRS))
@@ -191,7 +193,7 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
         **numbers,
         "training minutes": round((trained - start) / 60, 2),
         "evaluation minutes": round((time.perf_counter() - trained) / 60, 2),
-        "peak MB": round(peak_memory(fabric.device)),
+        "peak MB": round(peak_memory(fabric.device), 1),
         "engine": pick_engine(options.engine, fabric.device.type),
         "torch": versions()["torch"],
         "commit": commit_of(PROJECT) or "unknown",

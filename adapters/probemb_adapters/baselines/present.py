@@ -34,6 +34,8 @@ class ProbabilisticEmbedding:
     Args:
         in_channels, num_classes, dim, offset_scale, initial_std, hidden: see :class:`~probemb_lib.ProbabilisticHead`.
         probabilistic: False: σ is a constant (:class:`~probemb_lib.DeterministicHead`).
+        complement: give what the similarity leaves of an instance's points to a column of its own
+            (:class:`~probemb_lib.CenterAwareLoss`), for data of one class.
         threshold: τ.
         refine: let the members decide, see :func:`~probemb_lib.refine_instances`.
         min_points: least size of an instance.
@@ -49,6 +51,7 @@ class ProbabilisticEmbedding:
         probabilistic: bool = True,
         offset_scale: float = 1.0,
         initial_std: float | None = None,
+        complement: bool = False,
         threshold: float = 0.35,
         refine: bool = False,
         min_points: int = 1,
@@ -56,13 +59,16 @@ class ProbabilisticEmbedding:
         hidden: Sequence[int] = HIDDEN,
     ) -> None:
         self.head: nn.Module
+        columns = num_classes + complement
         if probabilistic:
             self.head = ProbabilisticHead(
-                in_channels, num_classes, dim, offset_scale=offset_scale, initial_std=initial_std, hidden=hidden
+                in_channels, columns, dim, offset_scale=offset_scale, initial_std=initial_std, hidden=hidden
             )
         else:
-            self.head = DeterministicHead(in_channels, num_classes, dim, offset_scale=offset_scale, hidden=hidden)
-        self.objective = ProbabilisticEmbeddingLoss(CenterAwareLoss(background=background))
+            self.head = DeterministicHead(in_channels, columns, dim, offset_scale=offset_scale, hidden=hidden)
+        column = num_classes if complement else None
+        score = CenterAwareLoss(background=background, complement=complement, complement_column=column)
+        self.objective, self.num_classes = ProbabilisticEmbeddingLoss(score), num_classes
         self.threshold, self.refine, self.min_points, self.background = threshold, refine, min_points, background
 
     def loss(
@@ -72,9 +78,14 @@ class ProbabilisticEmbedding:
         return losses
 
     def group(self, output: HeadOutput, batch: Tensor | None = None) -> Instances:
+        probabilities = output.probabilities[:, : self.num_classes]
+        if self.background is not None and probabilities.shape[1] < output.logits.shape[1]:
+            # Background is what is likelier that than all else together: else outer points would be left out.
+            probabilities = probabilities.clone()
+            probabilities[:, self.background] = (probabilities[:, self.background] > 0.5).to(probabilities)
         return greedy_cluster(
             output.embedding,
-            output.probabilities,
+            probabilities,
             batch=batch,
             threshold=self.threshold,
             refine=self.refine,

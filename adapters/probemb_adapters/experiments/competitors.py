@@ -1,12 +1,13 @@
 """The competing methods of :mod:`probemb_adapters.baselines` on PointNet++, trained and evaluated as the PartNet
 experiment does with its own: the same data, steps, validation and metric.
 
-What a method's grouping depends on is picked on validation, from a small grid as τ is.
+What a method's grouping depends on is picked on validation, from a small grid as τ is. Rooms, with MinkUNet, are in
+:mod:`probemb_adapters.experiments.competitors_rooms`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from types import MappingProxyType
@@ -35,22 +36,23 @@ from probemb_adapters.experiments.partnet import Options, Settings, Split, score
 from probemb_adapters.experiments.partnet.model import THRESHOLDS
 from probemb_adapters.experiments.run import train_network
 from probemb_adapters.networks.pointnet2 import PointNet2, local_covariance
-from probemb_lib import Instances
 from probemb_lib.clustering import best_of
-from probemb_lib.metrics import PartNetAP
+from probemb_lib.metrics import PartNetAP, ScanNetAP
 
 FEATURES = 128  # of PointNet++
 AnyMethod = Method[Any]
 
 
 class Competitor(NamedTuple):
-    """How a method is made, ``make(in_channels, num_classes)``, and what of its grouping is picked on validation.
+    """How a method is made, ``make(in_channels, num_classes)``, and what of it is picked on validation.
 
-    ``grid`` has the values to try by the name of the attribute; all combinations are tried.
+    ``grid`` has the values of its grouping to try by the name of the attribute, all combinations of them; ``trials``
+    other arguments of ``make`` that a training may be tried with.
     """
 
     make: Callable[..., AnyMethod]
     grid: Mapping[str, Sequence[Any]]
+    trials: Sequence[Mapping[str, Any]] = ()
 
     @property
     def settings(self) -> list[dict[str, Any]]:
@@ -60,41 +62,64 @@ class Competitor(NamedTuple):
 
 SIZES = (5, 20)  # least points of an instance
 BANDWIDTHS = (0.3, 0.5, 0.8)
+THRESHOLDS_OF_K = (0.2, 0.3, 0.4, 0.5, 0.6)
 OURS = "probabilistic embedding"
+# Grids and trials of methods that come in several kinds.
+RECOMMENDED = ({"threshold": THRESHOLDS["probabilistic"]}, ({"initial_std": 0.05}, {"initial_std": 0.2}))
+DISCRIMINATIVE = ({"bandwidth": BANDWIDTHS, "min_points": SIZES}, ({"dim": 4}, {"delta_v": 0.25}))
+OF_ASIS = ({"bandwidth": (0.4, 0.6, 1.0), "min_points": SIZES}, ({"dim": 8}, {"delta_v": 0.25}))
+SEMI_CONVOLUTIONAL = (
+    {"threshold": THRESHOLDS_OF_K, "min_points": SIZES},
+    ({"scale": 0.1}, {"mask_weight": 4.0}),
+)
 COMPETITORS: Mapping[str, Competitor] = MappingProxyType(
     {
-        OURS: Competitor(ProbabilisticEmbedding, {"threshold": THRESHOLDS["probabilistic"]}),
+        OURS: Competitor(
+            ProbabilisticEmbedding,
+            {"threshold": THRESHOLDS["probabilistic"]},
+            ({"initial_std": 0.1}, {"initial_std": 0.3}),
+        ),
         "probabilistic embedding, recommended": Competitor(
-            partial(ProbabilisticEmbedding, initial_std=0.1, refine=True), {"threshold": THRESHOLDS["probabilistic"]}
+            partial(ProbabilisticEmbedding, initial_std=0.1, refine=True), *RECOMMENDED
         ),
         "probabilistic embedding, recommended, 6-D": Competitor(
-            partial(ProbabilisticEmbedding, dim=6, initial_std=0.1, refine=True),
-            {"threshold": THRESHOLDS["probabilistic"]},
+            partial(ProbabilisticEmbedding, dim=6, initial_std=0.1, refine=True), *RECOMMENDED
         ),
         "deterministic embedding": Competitor(
-            partial(ProbabilisticEmbedding, probabilistic=False), {"threshold": THRESHOLDS["deterministic"]}
+            partial(ProbabilisticEmbedding, probabilistic=False),
+            {"threshold": THRESHOLDS["deterministic"]},
+            ({"dim": 6}, {"offset_scale": 0.5}),
         ),
-        "learnable margin": Competitor(LearnableMargin, {"min_score": (0.3, 0.5, 0.7), "min_points": SIZES}),
-        "discriminative": Competitor(DiscriminativeEmbedding, {"bandwidth": BANDWIDTHS, "min_points": SIZES}),
+        "learnable margin": Competitor(
+            LearnableMargin,
+            {"min_score": (0.3, 0.5, 0.7), "min_points": SIZES},
+            ({"initial_margin": 0.1}, {"initial_margin": 0.5}),
+        ),
+        "discriminative": Competitor(DiscriminativeEmbedding, *DISCRIMINATIVE),
         "discriminative, probabilistic": Competitor(
-            partial(DiscriminativeEmbedding, probabilistic=True), {"bandwidth": BANDWIDTHS, "min_points": SIZES}
+            partial(DiscriminativeEmbedding, probabilistic=True), *DISCRIMINATIVE
         ),
-        "ASIS": Competitor(ASIS, {"bandwidth": (0.4, 0.6, 1.0), "min_points": SIZES}),
-        "ASIS, probabilistic": Competitor(
-            partial(ASIS, probabilistic=True), {"bandwidth": (0.4, 0.6, 1.0), "min_points": SIZES}
-        ),
-        "semi-convolutional": Competitor(
-            SemiConvolutionalEmbedding, {"threshold": (0.2, 0.3, 0.4, 0.5, 0.6), "min_points": SIZES}
-        ),
+        "ASIS": Competitor(ASIS, *OF_ASIS),
+        "ASIS, probabilistic": Competitor(partial(ASIS, probabilistic=True), *OF_ASIS),
+        "semi-convolutional": Competitor(SemiConvolutionalEmbedding, *SEMI_CONVOLUTIONAL),
         "semi-convolutional, probabilistic": Competitor(
-            partial(SemiConvolutionalEmbedding, probabilistic=True),
-            {"threshold": (0.2, 0.3, 0.4, 0.5, 0.6), "min_points": SIZES},
+            partial(SemiConvolutionalEmbedding, probabilistic=True), *SEMI_CONVOLUTIONAL
         ),
-        "MTML": Competitor(MTML, {"bandwidths": ((0.5, 1.0, 1.5), (0.3, 0.5, 0.8)), "min_points": SIZES}),
-        "PartNet": Competitor(PartNetMasks, {"min_points": (1, *SIZES)}),
-        "SGPN": Competitor(SGPN, {"radius": (5.0, 10.0), "min_points": SIZES}),
+        "MTML": Competitor(
+            MTML,
+            {"bandwidths": ((0.5, 1.0, 1.5), (0.3, 0.5, 0.8)), "min_points": SIZES},
+            ({"dim": 4}, {"delta_v": 0.25}),
+        ),
+        "PartNet": Competitor(PartNetMasks, {"min_points": (1, *SIZES)}, ({"num_masks": 50}, {"num_masks": 100})),
+        "SGPN": Competitor(
+            SGPN,
+            {"radius": (5.0, 10.0), "min_points": SIZES},
+            ({"alpha": 10.0}, {"margin": 1.0, "class_margin": 8.0}),
+        ),
         "PointGroup": Competitor(
-            partial(PointGroup, radius=0.1, min_cluster=20), {"radius": (0.05, 0.1, 0.15), "min_cluster": SIZES}
+            partial(PointGroup, radius=0.1, min_cluster=20),
+            {"radius": (0.05, 0.1, 0.15), "min_cluster": SIZES},
+            ({"radius": 0.05}, {"radius": 0.15}),
         ),
     }
 )
@@ -118,11 +143,16 @@ class CompetitorNetwork(nn.Module):
 
 
 def new_competitor(
-    name: str, num_classes: int, options: Options, fabric: Fabric
+    name: str, num_classes: int, options: Options, fabric: Fabric, changes: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[AnyMethod, CompetitorNetwork]:
-    """A method of :data:`COMPETITORS` and its network, with weights of the seed; ``num_classes`` without background."""
+    """A method of :data:`COMPETITORS` and its network, with weights of the seed.
+
+    Args:
+        num_classes: without background.
+        changes: arguments that the method is made with instead, such as one of its trials.
+    """
     fabric.seed_everything(options.seed, verbose=False)
-    method = COMPETITORS[name].make(FEATURES, num_classes + 1)
+    method = COMPETITORS[name].make(FEATURES, num_classes + 1, **changes)
     return method, CompetitorNetwork(method, width=options.width, local_geometry=options.local_geometry)
 
 
@@ -156,11 +186,32 @@ def train_competitor(
 
 
 class CompetitorResult(NamedTuple):
-    """The settings of the grouping that were picked, part mAP at IoU 0.5 on validation with them, and on test."""
+    """The settings of the grouping that were picked, the metric on validation with them in per cent, and on test."""
 
     settings: dict[str, Any]
     validation: float
-    metric: PartNetAP
+    metric: PartNetAP | ScanNetAP
+
+
+def pick_settings(
+    name: str, method: AnyMethod, grid: Sequence[dict[str, Any]], value: Callable[[], float], fabric: Fabric
+) -> tuple[dict[str, Any], float]:
+    """The settings of the grouping with the highest ``value()``, which the method then has, and that value."""
+
+    def apply(settings: Mapping[str, Any]) -> None:
+        for attribute, setting in settings.items():
+            if not hasattr(method, attribute):
+                raise AttributeError(f"{name}: expected a setting of {type(method).__name__}, got {attribute!r}")
+            setattr(method, attribute, setting)
+
+    def values() -> Iterator[float]:
+        for settings in tqdm(grid, desc=f"{name}, settings", unit="setting", disable=not fabric.is_global_zero):
+            apply(settings)
+            yield value()
+
+    best, highest, *_ = best_of(grid, values(), "setting")
+    apply(best)
+    return best, highest
 
 
 @torch.no_grad()
@@ -184,19 +235,14 @@ def evaluate_competitor(
     def outputs(split: Split) -> list[Any]:
         return [network(shape.to(fabric.device)) for shape in split.shapes]
 
-    def grouped(of: Sequence[Any], settings: Mapping[str, Any]) -> list[Instances]:
-        for attribute, value in settings.items():
-            if not hasattr(method, attribute):
-                raise AttributeError(f"{name}: expected a setting of {type(method).__name__}, got {attribute!r}")
-            setattr(method, attribute, value)
-        return [method.group(output).to("cpu") for output in of]
-
-    def measure(found: Sequence[Instances], split: Split) -> PartNetAP:
+    def measure(of: Sequence[Any], split: Split) -> PartNetAP:
+        found = [method.group(output).to("cpu") for output in of]
         if without_classes:
             return score_grouping(found, split.targets, fabric)
         return score(found, split.targets, num_classes, 1, fabric)
 
-    shown, grid = outputs(val), COMPETITORS[name].settings
-    bar = tqdm(grid, desc=f"{name}, validation", unit="setting", disable=not fabric.is_global_zero)
-    best = best_of(grid, (float(measure(grouped(shown, s), val).part_map()[1]) for s in bar), "setting")
-    return CompetitorResult(best[0], 100 * best[1], measure(grouped(outputs(test), best[0]), test))
+    shown = outputs(val)
+    settings, best = pick_settings(
+        name, method, COMPETITORS[name].settings, lambda: float(measure(shown, val).part_map()[1]), fabric
+    )
+    return CompetitorResult(settings, 100 * best, measure(outputs(test), test))

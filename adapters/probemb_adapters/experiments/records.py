@@ -3,8 +3,8 @@ interrupted, a CSV with a line a run and metrics."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,10 +94,19 @@ def load_scenes(path: Path) -> ScanNetAP:
     return metric
 
 
-def peak_memory(device: torch.device) -> float:
-    """Megabytes: of the GPU for this run, or of this process since it began."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Let :func:`peak_memory` count from here on."""
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 1e6
         torch.cuda.reset_peak_memory_stats(device)
-        return peak
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    with contextlib.suppress(OSError):  # not Linux
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> float:
+    """Megabytes at most since :func:`reset_peak_memory`: of the GPU, or of this process with its libraries; NaN where
+    the system does not tell, that is everywhere but on Linux."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((float(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")), float("nan"))

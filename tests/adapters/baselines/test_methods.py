@@ -24,7 +24,7 @@ from probemb_adapters.baselines import (
 )
 from probemb_adapters.baselines.method import Branches, best_first, clouds_of, instances_of, mean_or_nothing, nothing
 from probemb_adapters.experiments.baselines import DBSCAN
-from probemb_lib import index_instances
+from probemb_lib import GaussianEmbedding, HeadOutput, index_instances
 
 IN, CLASSES = 6, 4
 WRITTEN: dict[str, Callable[..., Any]] = {
@@ -39,7 +39,12 @@ WRITTEN: dict[str, Callable[..., Any]] = {
     "sgpn": partial(SGPN, margin=1.0, class_margin=2.0),
     "pointgroup": partial(PointGroup, radius=0.3, min_cluster=3),
 }
-METHODS = {**WRITTEN, "margin": partial(LearnableMargin, min_points=2), "ours": ProbabilisticEmbedding}
+METHODS = {
+    **WRITTEN,
+    "margin": partial(LearnableMargin, min_points=2),
+    "ours": ProbabilisticEmbedding,
+    "ours, complement": partial(ProbabilisticEmbedding, complement=True),
+}
 
 
 def made(name: str, seed: int = 0) -> Any:
@@ -242,3 +247,13 @@ def test_small_things() -> None:
     assert x.grad.tolist() == [0]
     with pytest.raises(ValueError, match=r"expected features \(N, 6\), got \(4, 5\)"):
         Branches(6, (2,))(torch.zeros(4, 5))
+
+
+def test_outer_points_of_instances_stay_where_they_have_a_column_of_their_own() -> None:
+    """Likelier background than the class, but not than both together; and a point that is background."""
+    method = ProbabilisticEmbedding(IN, 2, complement=True, hidden=(8,))
+    probabilities = torch.tensor([[0.01, 0.98, 0.01], [0.3, 0.2, 0.5], [0.4, 0.25, 0.35], [0.8, 0.1, 0.1]])
+    embedding = GaussianEmbedding(torch.zeros(4, 3), torch.zeros(4, 1))
+    found = method.group(HeadOutput(embedding, probabilities.log()))
+    assert found.label.tolist() == [0, 0, 0, -1]
+    assert found.score.tolist() == pytest.approx([0.98])
