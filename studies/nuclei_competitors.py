@@ -1,7 +1,8 @@
 """Ways to find nuclei, trained from scratch for the same processor time on the same images and tested on the same.
 
 Ours with a probabilistic, a deterministic and a learnable-margin embedding, a U-Net that learns the foreground alone,
-EmbedSeg, StarDist, Cellpose and InstanSeg. Those of which a package is missing are named with the reason and left out.
+the discriminative loss and the semi-convolutional embedding on the same U-Net, EmbedSeg, StarDist, Cellpose and
+InstanSeg. Those of which a package is missing are named with the reason and left out.
 What was found is kept in the output folder, and a call goes on where the last one was interrupted:
 
     python studies/nuclei_competitors.py
@@ -44,6 +45,7 @@ from probemb_adapters.experiments.images.evaluation import (
 )
 from probemb_adapters.experiments.images.model import FOREGROUND, Model, Network
 from probemb_adapters.experiments.images.options import Settings
+from probemb_adapters.experiments.images.pixel_methods import PIXELS, new_pixel_method, pixel_loss, segment
 from probemb_adapters.experiments.images.training import Crops, PixelObjective, foreground_loss
 from probemb_adapters.files import replaced_file
 from probemb_adapters.images import LabelledImage, read_nuclei, read_sides, read_split
@@ -62,7 +64,8 @@ class Options:
     """What to compare."""
 
     methods: tuple[str, ...] = ()
-    """some of probabilistic, deterministic, margin, foreground, embedseg, stardist, cellpose, instanseg; none: all"""
+    """some of probabilistic, deterministic, margin, foreground, embedseg, stardist, cellpose, instanseg,
+    discriminative, semi-convolutional, the last two also with ", probabilistic"; none: all"""
     seeds: tuple[int, ...] = (0,)
     """each method is trained once with each"""
     minutes: float = 3.0
@@ -142,6 +145,11 @@ def trained(
 ) -> Model:
     """One cycle of the learning rate up to 3e-3, as in the example."""
     network = Network(settings)
+    train(network, losses, sides, budget)
+    return Model(network, settings)
+
+
+def train(network: nn.Module, losses: Callable[[nn.Module, Crops], Tensor], sides: Sides, budget: peers.Budget) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-4)
 
     def rate(share: float) -> float:
@@ -149,7 +157,18 @@ def trained(
         return float(3e-3 * (0.02 + 0.98 * (1 - np.cos(np.pi * along)) / 2))
 
     peers.train_for(budget, network, sides["train"], losses, optimizer, rate)
-    return Model(network, settings)
+
+
+def pixels(name: str, sides: Sides, budget: peers.Budget) -> Found:
+    """A competing method of points on the pixels of the same U-Net."""
+    method, network = new_pixel_method(name, Settings())
+    train(network, partial(pixel_loss, method), sides, budget)
+
+    def found(image: LabelledImage, **settings: object) -> Array:
+        return segment(method, network, image.image, settings)
+
+    settings = peers.pick(PIXELS[name].settings, sides["val"], found)
+    return {name: [found(image, **settings) for image in sides["test"]]}
 
 
 def peer(
@@ -171,6 +190,7 @@ METHODS: dict[str, Callable[[Sides, peers.Budget], Found]] = {
     "deterministic": partial(embedding, "deterministic"),
     "cellpose": partial(peer, "Cellpose", peers.cellpose),
     "instanseg": partial(peer, "InstanSeg", peers.instanseg),
+    **{name: partial(pixels, name) for name in PIXELS},
 }
 
 

@@ -16,8 +16,9 @@ import nuclei_competitors as study
 import torch
 from torch import nn
 
-from probemb_adapters.experiments.images import peers
+from probemb_adapters.experiments.images import peers, pixel_methods
 from probemb_adapters.images import LabelledImage, write_nuclei
+from probemb_lib import GaussianEmbedding, HeadOutput
 
 SPOT = np.zeros((32, 32), np.uint16)
 SPOT[4:12, 4:12], SPOT[18:28, 16:28] = 1, 2
@@ -118,6 +119,40 @@ def test_the_u_nets_learn_within_their_budget(monkeypatch: pytest.MonkeyPatch) -
     assert {name: len(labels) for name, labels in found.items()} == {"probabilistic": 1, study.REFERENCE: 1}
     found = study.foreground(sides, peers.Budget(0.1))
     assert sorted(found) == ["foreground, connected components", "foreground, peaks of the distance"]
+
+
+@pytest.mark.parametrize("name", ["discriminative", "semi-convolutional, probabilistic"])
+def test_methods_of_points_on_pixels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On images whose sides the U-Net cannot halve four times."""
+    monkeypatch.setattr(study, "Settings", lambda **given: Settings(width=2, **given))
+    images = [LabelledImage(i.name, i.image[:30, :31], SPOT[:30, :31]) for i in IMAGES]
+    budget = peers.Budget(0.1)
+    found = study.METHODS[name]({"train": images[:4], "val": images[4:5], "test": images[5:]}, budget)
+    assert [label.shape for label in found[name]] == [(30, 31)]
+    assert budget.steps > 0
+
+
+def test_pixels_are_grouped_and_the_padding_is_cut_off() -> None:
+    class Known(nn.Module):
+        """An embedding of each object for itself."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(9.0))
+
+        def forward(self, image: torch.Tensor) -> HeadOutput:
+            assert image.shape == (1, 1, 32, 32)
+            label = torch.from_numpy(SPOT.astype(np.int64)).flatten()
+            mean = self.scale * nn.functional.one_hot(label, 3)
+            logits = torch.stack([label == 0, label > 0], 1).float() * 9
+            return HeadOutput(GaussianEmbedding(mean, torch.zeros(len(label), 1)), logits)
+
+    method, _ = pixel_methods.new_pixel_method("discriminative", Settings(width=2))
+    label = pixel_methods.segment(method, Known(), IMAGES[0].image[:30, :31], {"bandwidth": 0.5, "min_points": 90})
+    expected = SPOT[:30, :31].astype(np.int64)
+    np.testing.assert_array_equal(label > 0, expected == 2)  # the other has 64 pixels
+    label = pixel_methods.segment(method, Known(), IMAGES[0].image[:30, :31], {"bandwidth": 0.5, "min_points": 10})
+    assert sorted((label == n).sum() for n in (1, 2)) == [64, 120]
 
 
 Settings = study.Settings
