@@ -27,7 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot  # noqa: F401  # loaded once, for all forks
 import numpy as np
+import plotly.graph_objects  # noqa: F401
 import torch
 
 from probemb_adapters.cli.main import main as probemb
@@ -60,7 +62,7 @@ def commands(data: Path) -> list[Command]:
     plants, furniture, run = data / "plants", data / "furniture", data / "run"
     write_plants(plants, 5, points=400)
     write_furniture(PROJECT / "data" / "furniture_parts", furniture)
-    train = ("--steps", "60", "--points", "128", "--batch-size", "2", "--accelerator", "cpu")
+    train = ("--steps", "50", "--points", "64", "--batch-size", "2", "--accelerator", "cpu")
     partnet = (
         *("--root", furniture, "--class-agnostic", "True", "--workers", 0, "--accelerator", "cpu", "--max-shapes", 4),
         *("--points", 256, "--train-points", 128, "--width", 0.25, "--epochs", 6, "--batch-size", 2),
