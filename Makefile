@@ -7,6 +7,10 @@
 # make gpu          everything that has a CUDA path, on a real GPU: tests and timings, four minutes; PY=python3 installs nothing
 # make hosts       the integrations on the hosts' own code: POINTCEPT=<clone> MMDET3D=<clone> and others, see tests/hosts
 # make versions     the core's tests on the oldest Python, torch, numpy and scipy that are declared and on the newest
+# make coverage     branches of the core and the adapters that the tests run; fails under 98 and 90 per cent
+# make mutants      the core with one operator changed: does a test fail? days; MUTANTS=300 SEED=1: a sample, an hour
+# make kills        100 kills of trainings, predictions and studies, which then go on: the results are the same
+# make long         two hours of training and 10,000 predictions: does anything grow? HOURS=0.5 PREDICTIONS=1000
 # make fuzz         10,000 damaged files of each format that is read: half an hour; SEED=1 draws others
 # make docs         the pages as HTML
 # make clean        remove the environment, caches and results
@@ -26,7 +30,7 @@ comma := ,
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test minkowski check bench bench-quick gpu hosts versions version fuzz docs clean
+.PHONY: help demo test minkowski check bench bench-quick gpu hosts versions version coverage mutants kills long fuzz docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -109,6 +113,31 @@ fuzz: $(VENV)/.dev
 	@echo "== $(DAMAGES) damaged files of each format"
 	$(PY) -m pytest -q -n 2 --dist worksteal tests/adapters/test_damaged_files.py $(ARGS)
 
+# Of both packages in one run of all tests; kernels for CUDA are left out in pyproject.toml.
+coverage: $(VENV)/.dev
+	@echo "== Branches that the tests run"
+	rm -f .cache/coverage/.coverage*
+	mkdir -p .cache/coverage
+	$(PY) -m pytest -q -n 2 --dist worksteal --cov --cov-report= $(ARGS)
+	$(PY) -m coverage report --include "probemb_lib/*" --fail-under 98
+	$(PY) -m coverage report --include "adapters/*" --fail-under 90
+
+MUTANTS ?= 0
+mutants: $(VENV)/.dev
+	@echo "== Mutants of the core"
+	$(PY) tests/reliability/mutation_score.py --sample $(MUTANTS) --seed $(SEED) $(ARGS)
+
+KILLS ?= 100
+kills: $(VENV)/.dev
+	@echo "== $(KILLS) kills"
+	$(PY) tests/reliability/kills.py --kills $(KILLS) --seed $(SEED) $(ARGS)
+
+HOURS ?= 2
+PREDICTIONS ?= 10000
+long: $(VENV)/.dev
+	@echo "== $(PREDICTIONS) predictions and $(HOURS) hours of training"
+	$(PY) tests/reliability/long_runs.py --hours $(HOURS) --predictions $(PREDICTIONS) $(ARGS)
+
 docs: $(VENV)/.docs
 	@echo "== Building the pages"
 	$(PY) -m sphinx -W -q -b html docs docs/_build/html
@@ -125,7 +154,7 @@ $(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, \
 	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, lightning, huggingface_hub, probemb_lib, probemb_adapters, probemb_shapes, \
-	pytest, hypothesis, mpmath, xdist, hatchling \
+	pytest, pytest_cov, cosmic_ray, hypothesis, mpmath, xdist, hatchling \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
 $(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \

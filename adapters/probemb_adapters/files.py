@@ -14,6 +14,7 @@ beside its place, too, and its manifest says what it was made from and the files
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -34,6 +35,9 @@ _NO_ROOM = re.compile(
 
 MANIFEST = "manifest.json"
 """Tells a complete folder of written data from a half one, and what it was written from."""
+
+SUMS = "SHA256SUMS"
+"""Says which content the files beside it have; written by `sha256sum`."""
 
 LICENCES = "data/README.md and data/ATTRIBUTION.md of probemb_lib name every author and licence"
 """Goes into the manifest of what is made from this project's models."""
@@ -181,6 +185,38 @@ def what_instead(path: Path) -> str | None:
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS: get the file itself with git lfs pull"
     return "empty" if path.stat().st_size == 0 else None
+
+
+def check_sum(path: Path) -> None:
+    """Where the folder of a file has a file SHA256SUMS, as `sha256sum` writes it, and that names the file: compare.
+
+    Raises:
+        ValueError: the file has another content.
+
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.bin"
+    ...     _ = path.write_bytes(b"")
+    ...     check_sum(path)
+    ...     _ = path.with_name(SUMS).write_text(f"{'0' * 64}  a.bin")
+    ...     try:
+    ...         check_sum(path)
+    ...     except ValueError as error:
+    ...         print(str(error).replace(folder, "")[1:])
+    a.bin is not the file that SHA256SUMS beside it names: damaged, or another. Take another copy of both
+    """
+    sums = path.with_name(SUMS)
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines() if sums.is_file() else []
+    for line in lines:
+        expected, _, name = line.partition(" ")
+        if name.lstrip(" *") == path.name and expected != sha256(path):
+            raise ValueError(
+                f"{path} is not the file that {SUMS} beside it names: damaged, or another. Take another copy of both"
+            )
+
+
+def sha256(path: Path) -> str:
+    """Of a file, as `sha256sum` writes it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def missing_extra(what: str, extra: str, error: ImportError) -> ImportError:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import PROJECT
 from safetensors.torch import save_file
 from torch import nn
 
-from probemb_adapters.files import replaced_file
+from probemb_adapters.files import SUMS, replaced_file, sha256
 from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from probemb_lib import ProbabilisticHead
 
@@ -184,3 +185,19 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
 def test_files_without_a_checksum_are_read(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "old.safetensors", metadata={"state": '{"dict": [["w", "tensor:w"]]}'})
     assert torch.equal(load_checkpoint(tmp_path / "old.safetensors")["w"], torch.ones(2))
+
+
+def test_the_sums_of_shipped_files(tmp_path: Path) -> None:
+    """All of them are named, each has the content that is named, and another content does not load."""
+    folder = PROJECT / "checkpoints"
+    named = dict(reversed(line.split()) for line in (folder / SUMS).read_text().splitlines())
+    there = {path.name: sha256(path) for path in folder.glob("*.safetensors")}
+    assert named == there, "cd checkpoints && sha256sum *.safetensors > SHA256SUMS"
+
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.ones(2)}, path, metadata={"state": '{"dict": [["w", "tensor:w"]]}'})  # none inside
+    (tmp_path / SUMS).write_text(f"{sha256(path)}  a.safetensors\n{'0' * 64}  b.safetensors\n")
+    assert torch.equal(load_checkpoint(path)["w"], torch.ones(2))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+    with pytest.raises(ValueError, match="is not the file that SHA256SUMS beside it names: damaged"):
+        load_checkpoint(path)

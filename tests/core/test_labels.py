@@ -254,7 +254,10 @@ def test_cityscapes() -> None:
     got = CITYSCAPES.convert(instance, semantic)
     equal(got[0], [-1, -100, 13000, 13001, -100, -100, 18000])
     equal(got[1], [0, -100, 13, 13, 13, -100, 18])
-    # 255 is void in its own right, so that a uint8 image is no wrapped −1.
+    # −1, a licence plate, is void: of an id, of a region without one and of uint8, where 255 is void in its own right.
+    got = CITYSCAPES.convert(torch.tensor([13000, -1, -1]), torch.tensor([-1, -1, 13]))
+    equal(got[0], [-100, -100, -100])
+    equal(got[1], [-100, -100, 13])
     equal(CITYSCAPES.convert(instance, semantic.to(torch.uint8))[1], [0, -100, 13, 13, 13, -100, 18])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probemb_lib.positions import COARSE, FAR, STRAY, coarse_step, far_offset, stray_rows
+from probemb_lib.positions import COARSE, FAR, STRAY, check_digits, coarse_step, far_offset, stray_rows
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -30,6 +30,34 @@ def test_steps_are_coarse_from_an_eighth_on() -> None:
     assert coarse_step(eps, 2**20, 0.999 * step / COARSE) == step
     assert coarse_step(eps, 2**20, 0.0, extent=2**20 / FAR) is None  # about the origin
     assert coarse_step(2.0**-10, 2**20, 0.0, extent=2**20) == 2**10  # half precision is coarse there, too
+
+
+FAR_AWAY = np.array([4e6, 0, 0])
+LINE = np.stack([np.arange(40) * 0.01, np.zeros(40), np.zeros(40)], axis=1)  # a point each centimetre
+
+
+def test_positions_that_their_type_cannot_tell_apart() -> None:
+    """Refused from float32 and from float64 that held float32; the message has the numbers and the way out."""
+    far = (LINE + FAR_AWAY).astype(np.float32)  # 0.25 apart there, so that all 40 fall on two places
+    for pos in (far, far.astype(np.float64) + np.array([0, 0.5, 0])):
+        with pytest.raises(
+            ValueError,
+            match=r"a\.ply: .* float32 can tell apart, got coordinates up to 4000000\.5, .* 0\.477 apart, and points "
+            r"0\.25 apart at 3 places of 40: digits are lost.*subtract an offset before the cast",
+        ):
+            check_digits(pos, "a.ply")
+    with pytest.raises(ValueError, match="points 0 apart at 1 places of 40"):
+        check_digits(np.broadcast_to(far[:1], (40, 3)), "a.ply")
+
+
+def test_positions_that_pass() -> None:
+    metres = LINE.astype(np.float32)
+    check_digits(metres, "about the origin")
+    check_digits(metres[:1] + np.float32(4e6), "one point")
+    check_digits(LINE + FAR_AWAY, "float64")
+    check_digits((100 * LINE + 100 * FAR_AWAY).round().astype(np.int64), "integers")
+    check_digits(np.round(100 * LINE) + np.array([2.0**26, 0, 0]), "whole numbers in float64")
+    check_digits((100 * LINE + FAR_AWAY / 8).astype(np.float32), "steps of 0.06 between points 1 apart")
 
 
 def test_strays_are_more_than_twenty_times_as_far() -> None:

@@ -22,6 +22,7 @@ from torch.autograd import gradcheck
 
 from probemb_lib import GaussianEmbedding, InstanceIndex, _tile_compiled, index_instances
 from probemb_lib import similarity_sums as module
+from probemb_lib._tile_eager import Pairs, PairSums, add_tile
 from probemb_lib.similarity_sums import similarity_sums
 
 MODES = pytest.mark.parametrize("per_instance", [False, True], ids=["cloud", "instance"])
@@ -351,6 +352,35 @@ def test_memory_does_not_grow_with_pairs() -> None:
 
 
 # --- compiled
+
+
+@OUTSIDE
+@pytest.mark.parametrize(("gradients", "weighted"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_the_loops_to_fuse_are_those_of_the_eager_tile(
+    dim: int, gradients: bool, weighted: bool, outside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run as they stand, in float64: what torch.compile makes of them is compared below."""
+    monkeypatch.setattr(_tile_compiled, "compiled_tile", lambda *_: _tile_compiled.fused_tile)
+    sets = gradients * (1 if weighted else 1 + outside)
+    generator = torch.Generator().manual_seed(dim)
+    half_mean, log_std = torch.randn(2, dim, 23, generator=generator, dtype=torch.float64)
+    std = log_std.exp()
+    c, c_std = half_mean[:, :6] + 0.3, std[:, :6].flip(1)
+    member = torch.randint(-1, 6, (23,), generator=generator)
+    upstream = torch.rand(2, 6, generator=generator, dtype=torch.float64) if weighted else None
+    tile = Pairs(
+        torch.stack([half_mean, std, std**2]), torch.stack([c, 2 * c_std, c_std**2]), member, torch.arange(6), upstream
+    )
+    made = []
+    for add in (add_tile, _tile_compiled.add_fused_tile):
+        zeros = [torch.zeros(size, dtype=torch.float64) for size in (6, 6, (sets, 2, dim, 23), (sets, 2, dim, 6))]
+        made.append(PairSums(*zeros))
+        add(tile, outside, made[-1])
+    for eager, fused in zip(*made, strict=True):
+        torch.testing.assert_close(fused, eager, rtol=1e-12, atol=1e-12)
+    assert (made[0].outside > 0).any() == outside
+    assert made[0].of_points.any() == gradients
 
 
 @MODES

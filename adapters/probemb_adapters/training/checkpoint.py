@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probemb_adapters.files import missing_extra, readable, replaced_file
+from probemb_adapters.files import check_sum, missing_extra, readable, replaced_file
 
 try:
     from safetensors import safe_open
@@ -62,6 +62,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a checkpoint that a training wrote")
     with readable(path, "a checkpoint that a training wrote"):
+        check_sum(path)  # of shipped ones, the older of which have none inside
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -36,7 +36,8 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
     """
     clouds = clouds_to_predict(files)
     shapes = []
-    for cloud in tqdm(clouds, desc="predicting", unit="cloud"):
+    every = max(1, -(-len(clouds) // shown))
+    for i, cloud in enumerate(tqdm(clouds, desc="predicting", unit="cloud")):
         pos = model.frame.positions(cloud.pos)
         times = times_as_large(cloud, model.frame)
         if times > LARGE:
@@ -53,11 +54,11 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
         named = replace(found, semantic=model.class_numbers(found))
         write_instances(output / cloud.name, cloud, named, own, colors, model.class_names)
         rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
-        pos, (mean, log_std) = model.frame.lengths_of_file(pos, embedding)
-        shapes.append(ShapeResult(cloud.name, pos, None, found, log_std, mean, rgb))
+        if i % every == 0:
+            pos, (mean, log_std) = model.frame.lengths_of_file(pos, embedding)
+            shapes.append(ShapeResult(cloud.name, pos, None, found, log_std, mean, rgb))
         tqdm.write(f"{cloud.name}: {_counts(model, found.semantic)}")
-    every = max(1, -(-len(shapes) // shown))
-    part = Section("Predicted clouds", shapes=shapes[::every], classes=model.columns, item="cloud", unit=UNIT)
+    part = Section("Predicted clouds", shapes=shapes, classes=model.columns, item="cloud", unit=UNIT)
     page = write_report(output / "report.html", "Instances found in your clouds", [part])
     return f"\nresults  {output}/*.npz, *.ply and in the format of each file\nreport   {page}"
 
