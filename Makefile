@@ -12,7 +12,7 @@
 # make kills        100 kills of trainings, predictions and studies, which then go on: the results are the same
 # make long         two hours of training and 10,000 predictions: does anything grow? HOURS=0.5 PREDICTIONS=1000
 # make fuzz         10,000 damaged files of each format that is read: half an hour; SEED=1 draws others
-# make docs         the pages as HTML
+# make docs         the pages as HTML, the notebooks with what they print
 # make clean        remove the environment, caches and results
 #
 # The environment is .venv. A torch that is there, in .venv or where PYTHON finds it, is kept; otherwise TORCH is
@@ -154,10 +154,10 @@ $(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, \
 	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, lightning, huggingface_hub, probemb_lib, probemb_adapters, probemb_shapes, \
-	pytest, pytest_cov, cosmic_ray, hypothesis, mpmath, xdist, hatchling \
+	pytest, pytest_cov, cosmic_ray, hypothesis, ipykernel, mpmath, nbclient, xdist, hatchling \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
-$(VENV)/.docs: IMPORTS := sphinx, furo, myst_parser, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \
+$(VENV)/.docs: IMPORTS := sphinx, furo, myst_nb, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \
 	probemb_lib, probemb_adapters, probemb_shapes
 
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: pyproject.toml Makefile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib.util import find_spec
@@ -10,7 +11,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "adapters"), str(ROOT / "shapes")]
+os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:3], os.environ.get("PYTHONPATH", "")])  # of notebooks
 sys.path.append(str(ROOT / "tests/helpers/hosts"))  # interfaces of hosts, whose decorators a mock would spoil
+
+from docutils.nodes import SkipNode  # noqa: E402
+from docutils.utils.math import MathError  # noqa: E402
+from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
+from sphinx.util.logging import getLogger  # noqa: E402
 
 import probemb_lib  # noqa: E402
 
@@ -18,10 +25,16 @@ project = "probemb_lib"
 author = "The probemb_lib authors"
 release = version = probemb_lib.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"probemb_lib {release}"
+html_math_renderer = "mathml"  # below: every browser reads it, without a script and without a network
+
+nb_execution_mode = "cache"  # notebooks are committed without outputs; run again where they changed
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_output_stderr = "remove"
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # links such as decisions.md#the-background-column, as GitHub makes them
@@ -29,6 +42,8 @@ myst_heading_anchors = 4  # links such as decisions.md#the-background-column, as
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "exclude-members": "extra_repr"}
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"Array": "Array"}  # numpy's, whose own name is a line long
+maximum_signature_line_length = 88
 EXTRAS = [
     "MinkowskiEngine",
     "MinkowskiEngineBackend",
@@ -56,6 +71,16 @@ def _skip_field(app: Any, what: str, name: str, obj: object, skip: bool, options
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def _tidy_docstring(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """What autodoc and napoleon would make ugly, before napoleon reads it."""
+    if what == "module":  # its name, as a module has no line of its own
+        lines[:0] = [f".. rubric:: {name}", ""]
+    elif what in ("attribute", "data", "property"):  # "text: more" is not "type: description"
+        lines[:0] = ["..", ""]
+    elif lines[:1] == ["Define the computation performed at every call."]:  # torch's, of each forward without its own
+        lines.clear()
+
+
 def _escape_bars(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """|x| is an absolute value in the docstrings, but a substitution in reStructuredText."""
     lines[:] = [
@@ -64,6 +89,16 @@ def _escape_bars(app: Any, what: str, name: str, obj: object, options: Any, line
     ]
 
 
+def _visit_math(translator: Any, node: Any) -> None:
+    try:
+        translator.body.append(tex2mathml(node.astext(), as_block=node.tagname == "math_block"))
+    except MathError as error:
+        getLogger(__name__).warning("%s In: %s", error, node.astext(), location=node)
+    raise SkipNode
+
+
 def setup(app: Any) -> None:
+    app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math, None))
+    app.connect("autodoc-process-docstring", _tidy_docstring, priority=400)
     app.connect("autodoc-process-docstring", _escape_bars)
     app.connect("autodoc-skip-member", _skip_field)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import doctest
 import importlib
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -20,15 +21,22 @@ import probemb_lib.functional
 
 ROOT = PROJECT
 DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
-PAGES = [*DOCS, *(p for p in sorted(ROOT.glob("*.md")))]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+PAGES = [*DOCS, *NOTEBOOKS, *(p for p in sorted(ROOT.glob("*.md")))]
 TEST_CONVERT_RUNS = "tensors.md"
 CACHE = ".cache/furniture"  # as the pages name it
 ROOMS = ".cache/rooms"
 LABELLED = "labelled/"
+PLANTS = 'read_clouds("plants")'
+STEPS = "STEPS = 300"  # of the tutorial's training; two show that it runs
 
 
 def text_of(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
+    """A page; of a notebook what is not code."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        return "\n\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+    return text
 
 
 def prose_of(page: Path) -> str:
@@ -89,6 +97,15 @@ def labelled_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def plants_folder(tmp_path: Path) -> Path:
+    """A folder with some plants under the name that the pages use."""
+    from probemb_shapes.plants import write_plants
+
+    write_plants(tmp_path / "plants", 6, points=1_100)
+    return tmp_path
+
+
 @pytest.mark.parametrize(("page", "code"), snippets("python"))
 def test_python_snippets_run(
     page: Path, code: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -102,9 +119,11 @@ def test_python_snippets_run(
         folder = request.getfixturevalue("rooms_folder")
     elif LABELLED in code:
         folder = request.getfixturevalue("labelled_folder")
+    elif PLANTS in code:
+        folder = request.getfixturevalue("plants_folder")
     monkeypatch.chdir(folder)
     torch.manual_seed(0)
-    exec(compile(code, str(page), "exec"), {"__name__": "snippet"})
+    exec(compile(code.replace(STEPS, "STEPS = 2"), str(page), "exec"), {"__name__": "snippet"})
 
 
 @pytest.mark.parametrize(("page", "code"), snippets("pycon"))
@@ -243,9 +262,14 @@ def test_api_page_has_every_public_name() -> None:
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
-    (contents,) = re.findall(r"^```\{toctree\}\n.*?\n\n(.*?)^```$", text_of(ROOT / "docs" / "index.md"), re.M | re.S)
-    pages = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in DOCS}
-    assert set(contents.split()) == pages - {"index"}
+    contents = [
+        name
+        for page in DOCS
+        for names in re.findall(r"^```\{toctree\}\n.*?\n\n(.*?)^```$", text_of(page), re.M | re.S)
+        for name in names.split()
+    ]
+    pages = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in [*DOCS, *NOTEBOOKS]}
+    assert sorted(contents) == sorted(pages - {"index"})
 
 
 def test_citation_has_the_version() -> None:
