@@ -96,6 +96,8 @@ def main() -> None:
             raise SystemExit(f"{name} knows the classes {model.classes}, but the data have {classes}")
         if options.refine:
             model = replace(model, settings=replace(model.settings, refine=True))
+        if options.min_points > 1:
+            model = replace(model, settings=replace(model.settings, min_points=options.min_points))
         # The threshold of the clustering is picked on validation; the test split is taken once, with that one.
         evaluation = evaluate_model(name, model, root, val, test, options, fabric)
         evaluations.append(evaluation)

@@ -79,6 +79,7 @@ class Model:
             "background": self.background,
             "class_aware": self.settings.class_aware,
             "refine": self.settings.refine,
+            "min_points": self.settings.min_points,
         }
 
     @property
