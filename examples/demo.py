@@ -194,7 +194,7 @@ def parts(
     title: str, text: str, command: str, model: partnet.Model, options: partnet.Options, fabric: Fabric
 ) -> Result:
     """What a model finds in the test shapes; ``text`` takes their number and AP50."""
-    model = replace(model, settings=replace(model.settings, min_points=MIN_POINTS))
+    model = model.with_clustering(replace(options, min_points=MIN_POINTS))
     root = partnet_folder(options.category, options.generated_shapes, fabric)
     test = partnet.Split(root, options, "test", fabric)
     found = partnet.evaluate_model(title, model, root, None, test, options, fabric)
