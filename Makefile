@@ -1,4 +1,4 @@
-# make demo         find nuclei in images, train on generated chairs for some minutes, find the parts of real furniture
+# make demo         nuclei, chairs and rooms by trained networks, minutes of training, real furniture: one page
 # make test         run all tests
 # make minkowski    build MinkowskiEngine, a second engine for ScanNet: some minutes, once; make test does so where it can
 # make check        formatting, lint and types
@@ -13,6 +13,7 @@
 # make long         two hours of training and 10,000 predictions: does anything grow? HOURS=0.5 PREDICTIONS=1000
 # make fuzz         10,000 damaged files of each format that is read: half an hour; SEED=1 draws others
 # make docs         the pages as HTML, the notebooks with what they print
+# make dist         sdist and wheel in dist/, checked
 # make clean        remove the environment, caches and results
 #
 # The environment is .venv. A torch that is there, in .venv or where PYTHON finds it, is kept; otherwise TORCH is
@@ -30,13 +31,13 @@ comma := ,
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test minkowski check bench bench-quick gpu hosts versions version coverage mutants kills long fuzz docs clean
+.PHONY: help demo test minkowski check bench bench-quick gpu hosts versions version coverage mutants kills long fuzz docs dist clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
 demo: $(VENV)/.demo
-	@echo "== PointNet++ with probabilistic embeddings: trained on generated chairs, and the checkpoint on real furniture"
+	@echo "== Objects found in images, shapes and rooms: about seven minutes on two cores"
 	$(PY) examples/demo.py $(ARGS)
 
 minkowski: $(VENV)/.minkowski
@@ -143,6 +144,13 @@ docs: $(VENV)/.docs
 	$(PY) -m sphinx -W -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+dist: $(VENV)/.dev
+	@echo "== Building the sdist and the wheel"
+	rm -rf dist
+	$(PY) -m build --no-isolation
+	$(PY) -m twine check --strict dist/*
+	$(PY) -m pytest -q tests/test_package.py tests/test_docs.py -k "wheel or sdist or version"
+
 clean:
 	rm -rf $(VENV) .cache build dist docs/_build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -154,7 +162,7 @@ $(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm
 $(VENV)/.dev: EXTRAS := all,dev
 $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, \
 	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, lightning, huggingface_hub, probemb_lib, probemb_adapters, probemb_shapes, \
-	pytest, pytest_cov, cosmic_ray, hypothesis, ipykernel, mpmath, nbclient, xdist, hatchling \
+	pytest, pytest_cov, cosmic_ray, hypothesis, ipykernel, mpmath, nbclient, xdist, hatchling, build, twine \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
 $(VENV)/.docs: IMPORTS := sphinx, furo, myst_nb, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \

@@ -94,8 +94,7 @@ def main() -> None:
     for name, model in models.items():
         if model.classes != classes:
             raise SystemExit(f"{name} knows the classes {model.classes}, but the data have {classes}")
-        if options.refine:
-            model = replace(model, settings=replace(model.settings, refine=True))
+        model = model.with_clustering(options)
         # The threshold of the clustering is picked on validation; the test split is taken once, with that one.
         evaluation = evaluate_model(name, model, root, val, test, options, fabric)
         evaluations.append(evaluation)

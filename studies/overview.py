@@ -3,7 +3,9 @@
 Nuclei by their checkpoint, on test images, and chairs and lamps by theirs, on generated test shapes. Of each kind the
 typical one is drawn: of the first 31 the one with the median share of objects found.
 
-    python studies/overview.py --output docs/images/overview.png
+    python studies/overview.py --output docs/images/overview.png --moving docs/images/gathering.webp
+
+The second file moves: the points of the chair gather into their embeddings.
 """
 
 from __future__ import annotations
@@ -29,13 +31,23 @@ from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.images.model import Model as ImageModel
 from probemb_adapters.files import replaced_file
 from probemb_adapters.images.nuclei import read_nuclei, read_sides
+from probemb_adapters.report.motion import gathering
 from probemb_adapters.report.overlays import overlay
-from probemb_adapters.report.pictures import GREY, draw_cloud, instance_colors, match_instances, unit_range, z_up
+from probemb_adapters.report.pictures import (
+    GREY,
+    ShapeResult,
+    draw_cloud,
+    instance_colors,
+    match_instances,
+    unit_range,
+    z_up,
+)
 from probemb_adapters.training import start_fabric
-from probemb_lib import Instances
+from probemb_lib import GaussianEmbedding, Instances
 from probemb_shapes.demo_data import PROJECT, partnet_folder
 
 COUNT = 31
+MIN_POINTS = 10  # of a part that the moving picture colours
 COLUMNS = ("input", "found", "uncertainty")
 CHECKPOINTS = PROJECT / "checkpoints"
 NUCLEI = PROJECT / "data" / "nuclei" / "nuclei.npz"
@@ -47,12 +59,15 @@ class Options:
 
     output: Path = Path("runs/overview.png")
     """the picture"""
+    moving: Path = Path("runs/gathering.webp")
+    """the one that moves"""
 
 
 class Result(NamedTuple):
     """What was found in a cloud (N, 3) or in the pixels of an image (H, W), and the share of true objects found."""
 
     input: Any
+    embedding: GaussianEmbedding
     found: Instances
     uncertainty: Tensor
     share: float
@@ -74,7 +89,9 @@ def of_shapes(checkpoint: Path) -> list[Result]:
         data = test[i]
         embedding, probabilities = model.predict(data, fabric)
         found = model.cluster(embedding, probabilities)
-        results.append(Result(data.pos, found, found.uncertainty(embedding), share_found(data.instance, found)))
+        results.append(
+            Result(data.pos, embedding, found, found.uncertainty(embedding), share_found(data.instance, found))
+        )
     return results
 
 
@@ -85,7 +102,7 @@ def of_images(checkpoint: Path) -> list[Result]:
         embedding, probabilities = model.predict(image.image)
         found = model.cluster(embedding, probabilities)
         truth = torch.from_numpy(image.label.astype(np.int64).ravel()) - 1  # type: ignore[union-attr]
-        results.append(Result(image.image, found, found.uncertainty(embedding), share_found(truth, found)))
+        results.append(Result(image.image, embedding, found, found.uncertainty(embedding), share_found(truth, found)))
     return results
 
 
@@ -138,6 +155,10 @@ def main() -> None:
     figure.subplots_adjust(0, 0, 1, 0.96, wspace=0.02, hspace=0.02)
     with replaced_file(options.output) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
+    chair = shapes[0]
+    found = chair.found.keep(chair.found.size >= MIN_POINTS)
+    moving = ShapeResult("chair", chair.input, None, found, chair.embedding.log_std, chair.embedding.mean)
+    print(f"moving   {gathering(moving, options.moving)}")
     print(f"picture  {options.output}; objects found: {', '.join(f'{r.share:.0%}' for r in (image, *shapes))}")
 
 

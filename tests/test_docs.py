@@ -272,6 +272,8 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     assert sorted(contents) == sorted(pages - {"index"})
 
 
-def test_citation_has_the_version() -> None:
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+def test_citation_and_changelog_have_the_version() -> None:
+    citation, changes = ((ROOT / name).read_text(encoding="utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
     assert re.findall(r"^version: (.+)$", citation, flags=re.MULTILINE) == [probemb_lib.__version__]
+    (released,) = re.findall(r"^date-released: (.+)$", citation, flags=re.MULTILINE)
+    assert re.findall(r"^## \[(\d.*)\] - (.+)$", changes, flags=re.MULTILINE)[0] == (probemb_lib.__version__, released)

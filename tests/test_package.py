@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -466,9 +467,27 @@ def test_wheel_contents(wheel: Path) -> None:
     assert {name.split("/")[0] for name in files} == {"probemb_lib", "probemb_adapters", "probemb_shapes"}
     assert any(name.endswith("LICENSE") for name in names)
     assert f"Version: {probemb_lib.__version__}" in metadata
+    assert "License-Expression: MIT" in metadata
     required = [line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Requires-Dist")]
     core = {re.split(r"[^A-Za-z0-9_-]", r)[0] for r in required if "extra ==" not in r}
     assert core == CORE_DEPENDENCIES
+
+
+def test_sdist_contents(tmp_path: Path) -> None:
+    """Sources, tests and examples, but not the open models, images and weights that come with a clone."""
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    (built,) = tmp_path.iterdir()
+    assert built.name == f"probemb_lib-{probemb_lib.__version__}.tar.gz"
+    assert built.stat().st_size < 15e6
+    with tarfile.open(built) as archive:
+        files = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "CITATION.cff", "examples/demo.py", "checkpoints/README.md", "docs/index.md"} <= files
+    folders = ("probemb_lib", "adapters", "shapes", "tests")
+    assert {p.relative_to(ROOT).as_posix() for folder in folders for p in (ROOT / folder).rglob("*.py")} <= files
+    assert any(name.startswith("tests/data/") for name in files)
+    assert not [name for name in files if name.startswith("data/") or name.endswith(".safetensors")]
 
 
 def distributions(names: set[str]) -> set[str]:

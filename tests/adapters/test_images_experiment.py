@@ -204,13 +204,18 @@ def test_truth_has_full_marks() -> None:
     assert evaluation.ap == {f"AP{t}": 1.0 for t in range(50, 95, 5)} | {"AP": 1.0}
     assert evaluation.image_ap == 1.0
     assert evaluation.interval(["a", "b"], resamples=20) == (1.0, 1.0)
+    for unsure, image in zip(evaluation.uncertainty, IMAGES, strict=True):
+        assert image.label is not None
+        np.testing.assert_allclose(unsure, np.where(image.label > 0, 0.1, 1.0))  # 1 − score · κ
 
 
 def test_margins_are_fitted_too() -> None:
     model = some_model("margin")
     fitted, _ = fit(model, IMAGES)
     assert set(fitted.fitted) == {"min_score", "min_pixels", "diameter"}
-    assert len(evaluate("margin", fitted, IMAGES).found) == 2
+    evaluation = evaluate("margin", fitted, IMAGES)
+    assert len(evaluation.found) == 2
+    assert not evaluation.uncertainty  # there are no Gaussians
 
 
 def test_similar_objects_become_one() -> None:

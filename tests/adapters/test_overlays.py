@@ -8,7 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from probemb_adapters.report.overlays import ImageResult, overlay, overlay_sheet
+from probemb_adapters.report.overlays import ImageResult, image_panels, overlay, overlay_sheet
+from probemb_adapters.report.pictures import WRONG
 
 IMAGE = np.linspace(0, 1, 400).reshape(20, 20)
 
@@ -18,6 +19,22 @@ def some_result(*, with_truth: bool) -> ImageResult:
     truth[2:8, 2:8], truth[12:18, 12:18] = 1, 2
     found[2:8, 3:8], found[2:6, 12:16] = 5, 1  # one right, one false; the second is missed
     return ImageResult("image", IMAGE, truth if with_truth else None, found)
+
+
+def test_panels_of_an_image() -> None:
+    """What matches has one colour, what is missed is white, what is false red; uncertainty inside alone."""
+    result = some_result(with_truth=True)
+    panels = image_panels(result)
+    assert list(panels) == ["input", "truth", "found"]
+    np.testing.assert_allclose(panels["truth"][2, 3], panels["found"][2, 3])
+    np.testing.assert_allclose(panels["truth"][12, 12], 1)
+    np.testing.assert_allclose(panels["found"][2, 12], WRONG)
+    assert str(result.tally()) == "1 of 2 found, 1 false"
+    assert str(some_result(with_truth=False).tally()) == "2 found, no ground truth"
+    unsure = image_panels(result._replace(uncertainty=IMAGE))["uncertainty"]
+    inside = result.found > 0
+    assert (unsure[inside] != panels["input"][inside]).any(1).all()
+    np.testing.assert_array_equal(unsure[~inside], panels["input"][~inside])
 
 
 def test_borders_are_in_full_colour() -> None:

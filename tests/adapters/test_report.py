@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from probemb_adapters.report import (
     precision_recall_charts,
     write_report,
 )
+from probemb_adapters.report.overlays import ImageResult
 from probemb_adapters.report.pictures import ShapeResult
 from probemb_lib import GaussianEmbedding, Instances, ThresholdFit
 from probemb_lib.metrics import PartNetAP
@@ -56,6 +58,15 @@ def make_shape(name: str = "shape", points: int = 900, dim: int = 3, *, truth: b
     return ShapeResult(
         name, pos, true if truth else None, found, log_std, mean, truth_classes=classes if truth else None
     )
+
+
+def make_image(name: str = "image", *, right: bool = True, truth: bool = True) -> ImageResult:
+    """Two true squares, of which the first may be found."""
+    label = np.zeros((32, 32), np.int64)
+    label[4:12, 4:12], label[20:28, 20:28] = 1, 2
+    found = np.where(label == 1, 1, 0) if right else np.roll(label, 8)
+    unsure = np.linspace(0.2, 0.6, 32 * 32).reshape(32, 32)
+    return ImageResult(name, label * 20.0, label if truth else None, found, unsure)
 
 
 def make_metric() -> PartNetAP:
@@ -238,6 +249,37 @@ def test_many_shapes_stay_below_six_megabytes(tmp_path: Path) -> None:
     assert payload(write_report(path, "t", sections[1:]))["drawn"] == 8_000
 
 
+def test_small_shapes_are_drawn_whole(tmp_path: Path) -> None:
+    shapes = [make_shape(points=900)] * 20 + [make_shape(points=60_000)] * 20
+    path = write_report(tmp_path / "r.html", "t", [Section("s", shapes=shapes)])
+    assert payload(path)["drawn"] == 900
+    assert payload(path, "shape-0-39")["drawn"] == (100_000 - 20 * 900) // 20
+
+
+def test_images_lie_in_the_page(tmp_path: Path) -> None:
+    """One row an image, that of the median open; pixels as they were drawn."""
+    images = [make_image("none", right=False), make_image(HOSTILE), make_image("as much")]
+    path = write_report(tmp_path / "r.html", "t", [Section("s", images=images, noun="cell", item="image")])
+    page = Page(path)
+    rows = [a for _, a in page.tags if a.get("class") == "row"]
+    assert [("hidden" in a, a["id"]) for a in rows] == [(True, "image-0-0"), (False, "image-0-1"), (True, "image-0-2")]
+    assert "3 images: 2 of 6 cells found, 2 false detections" in page.text
+    assert "1 of 2 found" in page.text
+    assert "1 missed" in page.text
+    pictures = [a for tag, a in page.tags if tag == "img"]
+    assert len(pictures) == 3 * 4
+    assert pictures[7]["alt"] == f"Uncertainty: {HOSTILE}"
+    image = imread(io.BytesIO(base64.b64decode(pictures[6]["src"].removeprefix("data:image/webp;base64,"))), "webp")
+    assert image.shape == (32, 32, 3)
+    assert np.ptp(image[6:10, 6:10].astype(int), axis=2).min() > 40  # the found one has a colour
+    assert np.ptp(image[22:26, 22:26].astype(int), axis=2).max() < 40  # what is not found has none
+
+
+def test_the_command_is_told(tmp_path: Path) -> None:
+    path = write_report(tmp_path / "r.html", "t", [Section("s", command="python <script>")])
+    assert "<code>python &lt;script&gt;</code>" in path.read_text(encoding="utf-8")
+
+
 def test_the_page_opens_on_the_median_shape(tmp_path: Path) -> None:
     """By right, false and missed instances; the first where nothing is judged."""
     half = make_shape()  # 1 right, 2 false, 2 missed
@@ -327,6 +369,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     sections = [
         Section("first", "", [make_shape(), other], charts=charts * 4, classes=["none", "leg <i>", "top"], unit="m"),
         Section("last", shapes=[make_shape(dim=6)._replace(rgb=torch.rand(900, 3))]),
+        Section("images", images=[make_image("one"), make_image("two", truth=False)]),
     ]
     path = write_report(folder / "report.html", "title", sections)
     profile = folder / "profile"
@@ -404,8 +447,10 @@ def test_the_panels_say_what_they_show(page: Browser) -> None:
     assert hover[0] == "<b>found instance 1</b> · leg &lt;i&gt;<br>score 1.00<br>IoU 1.00 with true instance 1"
     assert hover[1].endswith("<b>false</b>: IoU 1.00 with true instance 2 of another class")
     assert hover[2].endswith("<b>false</b>: IoU 0.50 with true instance 3")
-    color = page.run('[...plot(first(), "sigma").data[0].marker.color.slice(0, 5)]')
-    np.testing.assert_allclose(color, make_shape().uncertainty()[:5], atol=1 / 255)
+    color = page.run('[...plot(first(), "sigma").data[0].marker.color]')
+    shape = make_shape()
+    np.testing.assert_allclose(color, shape.uncertainty()[shape.found.label >= 0], atol=1 / 255)
+    assert page.run('plot(first(), "sigma").data[1].x.length') == (shape.found.label < 0).sum()
     page.run('pick(first(), "sigma", 2)')
     page.until('drawn(first()) && key(first(), "sigma").endsWith("σy in m")')
     color = page.run('[...plot(first(), "sigma").data[0].marker.color.slice(0, 5)]')
@@ -494,6 +539,19 @@ def test_sections_out_of_view_hold_no_contexts(page: Browser) -> None:
     assert page.run("document.querySelector('.chart .plot').data[0].name") == "leg"
     assert page.run('document.getElementById("errors").hidden')
     assert page.problems == [page.run("location.href")]
+
+
+def test_another_image(page: Browser) -> None:
+    shown = "[...document.querySelectorAll('.images .row')].filter((r) => r.offsetParent).map((r) => r.id)"
+    assert page.run(shown) == ["image-2-0"]
+    page.run("document.querySelectorAll('.images .chip')[1].click()")
+    assert page.run(shown) == ["image-2-1"]
+    heads = "[...document.querySelectorAll('#image-2-1 figcaption span')].map((s) => s.textContent)"
+    assert page.run(heads) == ["Input", "Prediction", "Uncertainty"]
+    width = "document.querySelector('#image-2-1 img').clientWidth"
+    small = page.run(width)
+    page.run("document.querySelector('#image-2-1 .enlarge').click()")
+    assert page.run(width) > 2 * small
 
 
 def test_an_error_is_shown(page: Browser) -> None:

@@ -1,4 +1,4 @@
-"""The PartNet example and the demo as a user starts them, for a few steps."""
+"""The PartNet example as a user starts it, for a few steps."""
 
 import csv
 import math
@@ -22,7 +22,6 @@ from probemb_adapters.training.checkpoint import load_checkpoint
 from probemb_shapes.furniture import write_furniture
 
 PARTNET = PROJECT / "examples" / "partnet_pointnet2.py"
-DEMO = PROJECT / "examples" / "demo.py"
 QUICK = ["--max-shapes", "4", "--points", "600", "--accelerator", "cpu"]
 FEW_STEPS = [*QUICK, "--epochs", "1", "--train-points", "256", "--batch-size", "2", "--width", "0.25"]
 run = partial(example_runs.run, PARTNET)
@@ -129,6 +128,13 @@ def test_refinement_is_an_option_of_evaluation_and_prediction(trained: tuple[Pat
         with np.load(out / "box.npz") as found:
             scores.append(found["score"].tolist())
     assert scores[0] != scores[1] != scores[2]
+
+
+def test_small_parts_are_left_out(trained: tuple[Path, str], tmp_path: Path) -> None:
+    """Of 600 points none has 601: nothing is found."""
+    done = run(*QUICK, "--evaluate", trained[0] / "model.safetensors", "--min-points", 601, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(tmp_path)["methods"]["probabilistic"]["part mAP"] == [0, 0, 0]
 
 
 def test_predicting_files(trained: tuple[Path, str], tmp_path: Path) -> None:
@@ -252,16 +258,3 @@ def test_help_names_the_paper_values() -> None:
         "paper: rotated by up to 15",
     ):
         assert text in " ".join(done.stdout.replace("│", " ").split())
-
-
-def test_the_demo(tmp_path: Path) -> None:
-    done = example_runs.run(DEMO, "--epochs", "1", "--chairs", "8", "--shapes", "4", "--output", tmp_path)
-    assert done.returncode == 0, done.stderr
-    methods = list(read_metrics(tmp_path)["methods"])
-    assert methods[0] == "probabilistic"
-    assert methods[-1] == "probabilistic, generated chairs"
-    page = (tmp_path / "report.html").read_text()
-    assert "Generated chairs, trained from scratch just now" in page
-    assert "Real furniture" in page
-    assert "AP50 by image" in done.stdout
-    assert read_metrics(tmp_path / "nuclei")["methods"]["probabilistic"]["images"] == 4

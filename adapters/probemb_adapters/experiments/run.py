@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -34,7 +33,7 @@ from probemb_adapters.training import LAST, Losses, Training, gather_in_order, t
 from probemb_adapters.training.batches import SeededBatches, SeededItems
 from probemb_adapters.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from probemb_adapters.training.options import AnySettings, RunOptions, TrainingSettings, chosen
-from probemb_lib import GaussianEmbedding, Instances, check_batch
+from probemb_lib import GaussianEmbedding, Instances, __version__, check_batch
 
 try:
     from lightning_fabric import Fabric
@@ -349,7 +348,7 @@ def merged(metric: AnyMetric, fabric: Fabric) -> AnyMetric:
 
 def versions() -> dict[str, str]:
     """Of what numbers depend on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "probemb_lib": version("probemb-lib")}
+    return {"python": platform.python_version(), "torch": torch.__version__, "probemb_lib": __version__}
 
 
 def write_metrics(

@@ -9,7 +9,8 @@ from probemb_adapters.report.charts import Chart, Line, fit_chart, loss_chart, p
 from probemb_adapters.report.tables import Row, Table, table_text, write_table
 
 if TYPE_CHECKING:
-    from probemb_adapters.report.page import Section, write_report
+    from probemb_adapters.report.page import write_report
+    from probemb_adapters.report.section import Section
 else:
 
     def __getattr__(name: str) -> object:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from probemb_adapters.files import missing_extra, replaced_file
-from probemb_adapters.report.pictures import WRONG, instance_colors, match_instances
+from probemb_adapters.report.pictures import WRONG, instance_colors, match_instances, unit_range
+from probemb_adapters.report.tally import Tally
 
 try:
+    import matplotlib
     from matplotlib.figure import Figure
 except ImportError as error:
     raise missing_extra("pictures need matplotlib", "viz", error) from error
@@ -28,18 +30,47 @@ class ImageResult(NamedTuple):
         image: (H, W) grey values.
         truth: (H, W) label image, 0 background; None: there is no ground truth.
         found: (H, W) label image.
+        uncertainty: (H, W) of each pixel in its object, from 0 to 1, if it is to be shown.
     """
 
     name: str
     image: Array
     truth: Array | None
     found: Array
+    uncertainty: Array | None = None
+
+    def tally(self) -> Tally:
+        """What was found of what is there."""
+        count = _present(self.found)
+        if self.truth is None:
+            return Tally(count, None, 0)
+        return Tally(count, _present(self.truth), int((_matches(self.truth, self.found) >= 0).sum()))
+
+
+def image_panels(result: ImageResult) -> dict[str, Array]:
+    """Pictures (H, W, 3) in [0, 1] by what they show: the input, ground truth, what was found, uncertainty.
+
+    Objects that match above IoU 0.5 share a colour. False ones are red, missed ones white. Bright is unsure.
+    """
+    image, found, count = result.image, result.found, int(result.found.max(initial=0))
+    panels = {"input": overlay(image, np.zeros_like(found), np.zeros((0, 3)))}
+    if result.truth is None:
+        panels["found"] = overlay(image, found, instance_colors(count))
+    else:
+        match = _matches(result.truth, found)
+        colors = instance_colors(int(result.truth.max(initial=0)))
+        of_found = np.array([colors[row] if row >= 0 else WRONG for row in match]).reshape(count, 3)
+        of_truth = np.where(np.isin(np.arange(len(colors)), match)[:, None], colors, 1.0)
+        panels |= {"truth": overlay(image, result.truth, of_truth), "found": overlay(image, found, of_found)}
+    if result.uncertainty is not None:
+        panels["uncertainty"] = panels["input"].copy()
+        colors = matplotlib.colormaps["viridis"](unit_range(result.uncertainty[found > 0]))
+        panels["uncertainty"][found > 0] = colors[:, :3]
+    return panels
 
 
 def overlay_sheet(results: Sequence[ImageResult], path: str | Path, *, title: str = "") -> Path:
-    """A row for each image: the image, ground truth and what was found, coloured over it; written as a picture.
-
-    Objects of both that match above IoU 0.5 share a colour. False ones are red, missed ones white.
+    """A row for each image, with the pictures of :func:`image_panels`; written as a picture.
 
     Args:
         results: at least one.
@@ -53,18 +84,18 @@ def overlay_sheet(results: Sequence[ImageResult], path: str | Path, *, title: st
     """
     if not results:
         raise ValueError("expected at least one image to draw, got none")
-    heads = ("image", "ground truth", "found") if any(r.truth is not None for r in results) else ("image", "found")
+    rows = [image_panels(result) for result in results]
+    heads = max((list(panels) for panels in rows), key=len)
     figure = Figure(figsize=(3.2 * len(heads), 3.3 * len(results) + 0.6), layout="constrained")
     grid = figure.subplots(len(results), len(heads), squeeze=False)
-    for row, result in zip(grid, results, strict=True):
-        pictures, caption = _columns(result)
-        shown = pictures if len(heads) == 3 else [pictures[0], pictures[2]]
-        for axis, picture in zip(row, shown, strict=True):
-            if picture is not None:
-                axis.imshow(picture, interpolation="nearest")
+    for axes, panels, result in zip(grid, rows, results, strict=True):
+        for axis, head in zip(axes, heads, strict=True):
+            if head in panels:
+                axis.imshow(panels[head], interpolation="nearest")
             axis.set_axis_off()
-        row[0].set_title(f"{result.name}: {caption}", fontsize=8, loc="left")
-    figure.suptitle(f"{title} ({', '.join(heads)})" if title else ", ".join(heads), fontsize=10)
+        axes[0].set_title(f"{result.name}: {result.tally()}", fontsize=8, loc="left")
+    names = ", ".join("ground truth" if head == "truth" else head for head in heads)
+    figure.suptitle(f"{title} ({names})" if title else names, fontsize=10)
     path = Path(path)
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=100, format=path.suffix[1:] or None)
@@ -89,28 +120,17 @@ def overlay(image: Array, label: Array, colors: Array, *, opacity: float = 0.45)
     return np.asarray((1 - weight) * picture + weight * color)
 
 
-def _columns(result: ImageResult) -> tuple[list[Array | None], str]:
-    count = int(result.found.max(initial=0))
-    none = np.zeros((0, 3))
-    plain = overlay(result.image, np.zeros_like(result.found), none)
-    if result.truth is None:
-        return [plain, None, overlay(result.image, result.found, instance_colors(count))], f"{count} found"
-    true_count = int(result.truth.max(initial=0))
-    truth, found = (torch.from_numpy(x.astype(np.int64) - 1).flatten() for x in (result.truth, result.found))
-    present, shown = (
-        np.bincount(x.ravel(), minlength=n + 1)[1:] > 0 for x, n in ((result.truth, true_count), (result.found, count))
-    )
-    match = np.full(count, -1)
-    some = match_instances(truth, found).numpy()
+def _present(label: Array) -> int:
+    return int((np.bincount(label.ravel())[1:] > 0).sum())
+
+
+def _matches(truth: Array, found: Array) -> Array:
+    """(n,) row of the true object that each of the found ones 1 … n matches, −1 where none."""
+    match = np.full(int(found.max(initial=0)), -1)
+    of_truth, of_found = (torch.from_numpy(x.astype(np.int64) - 1).flatten() for x in (truth, found))
+    some = match_instances(of_truth, of_found).numpy()
     match[: len(some)] = some
-    colors = instance_colors(true_count)
-    of_found = np.where((match >= 0)[:, None], colors[match] if true_count else np.zeros((count, 3)), WRONG)
-    missed = np.setdiff1d(np.arange(true_count), match)
-    colors = colors.copy()
-    colors[missed] = 1.0
-    right = int((match >= 0).sum())
-    caption = f"{right} of {int(present.sum())} found, {int(shown.sum()) - right} false"
-    return [plain, overlay(result.image, result.truth, colors), overlay(result.image, result.found, of_found)], caption
+    return match
 
 
 def _has_other_neighbour(label: Array) -> Array:

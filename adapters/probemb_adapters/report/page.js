@@ -18,6 +18,19 @@
   addEventListener("error", (event) => report(event.message));
   addEventListener("unhandledrejection", (event) => report(event.reason));
 
+  // ---- images: one of a section at a time ----
+
+  for (const root of document.querySelectorAll(".images")) {
+    const chips = root.querySelectorAll(".chip"), rows = root.querySelectorAll(".row");
+    for (const chip of chips) chip.onclick = () => {
+      for (const other of chips) other.setAttribute("aria-pressed", String(other === chip));
+      for (const row of rows) row.hidden = row.id !== chip.dataset.shape;
+    };
+    for (const panel of root.querySelectorAll(".panel")) {
+      panel.querySelector(".enlarge").onclick = () => panel.classList.toggle("large");
+    }
+  }
+
   const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
   const unpacked = (id) => new Response(new Blob([bytes(document.getElementById(id).textContent.trim())]).stream()
     .pipeThrough(new DecompressionStream("gzip"))).text();
@@ -124,16 +137,19 @@
     sigma(shape, viewer) {
       const { axes } = shape.sigma, names = shape.unsure ? ["point", ...axes] : axes, colorscale = VIRIDIS.map((c, i) => [i / (VIRIDIS.length - 1), c]);
       const choice = Math.min(viewer.choice.sigma ?? 0, names.length - 1), axis = choice - (names.length - axes.length), logs = shape.logs[axis];
-      if (axis < 0) {
-        const text = Array.from(shape.unsure, (x) => `uncertainty ${short(x)}`);
+      if (axis < 0) { // of points in instances; all others are as unsure as can be
+        const inside = [], outside = [];
+        shape.found.label.forEach((k, i) => (k < 0 ? outside : inside).push(i));
+        const unsure = inside.map((i) => shape.unsure[i]), [low, high] = middle(unsure);
+        const of = (rows) => shape.pos.map((x) => Float32Array.from(rows, (i) => x[i]));
+        const text = unsure.map((x) => `uncertainty ${short(x)}`);
         return {
-          traces: [cloud(shape, shape.pos, { color: shape.unsure, text, colorscale, cmin: 0, cmax: 1, showscale: false })],
-          names, key: [colorBar([0, 0.5, 1].map((x) => [x, x])), "1 − score · κ"],
+          traces: [cloud(shape, of(inside), { color: unsure, text, colorscale, cmin: low, cmax: high, showscale: false }),
+            cloud(shape, of(outside), { color: shape.none, text: "none" })],
+          names, key: [colorBar([0, 0.5, 1].map((t) => [low + t * (high - low), t])), "1 − score · κ"],
         };
       }
-      const sorted = Float32Array.from(shape.logs.flatMap((x) => Array.from(x))).sort();
-      let low = sorted[Math.floor(0.02 * (sorted.length - 1))], high = sorted[Math.ceil(0.98 * (sorted.length - 1))];
-      if (high - low < 1e-3) [low, high] = [low - 0.05, high + 0.05]; // one σ for all
+      const [low, high] = middle(shape.logs.flatMap((x) => Array.from(x)));
       const text = Array.from(logs, (_, i) => axes.map((name, a) => `${name} = ${short(Math.exp(shape.logs[a][i]))}`).join("<br>"));
       const unit = shape.unit ? ` in ${shape.unit}` : " in the unit of the positions";
       return {
@@ -154,6 +170,13 @@
       };
     },
   };
+
+  function middle(values) { // from the percentile 2 to 98
+    const sorted = Float32Array.from(values).sort(), last = sorted.length - 1;
+    if (last < 0) return [0, 1];
+    const low = sorted[Math.floor(0.02 * last)], high = sorted[Math.ceil(0.98 * last)];
+    return high - low < 1e-3 ? [low - 0.05, high + 0.05] : [low, high]; // one value for all
+  }
 
   // Round values between two logarithms, and where each is along the bar.
   function logTicks(low, high) {

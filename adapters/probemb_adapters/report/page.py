@@ -1,8 +1,8 @@
 """A report of a run as one HTML file: clouds to turn with the mouse, curves and tables; it needs no network.
 
 The numbers of each shape lie in the page as base64, positions once and in 16 bits; `page.js` beside this file draws
-them with plotly.js, which lies in the page compressed. A page of many shapes draws fewer points of each, so that it
-stays below 6 MB. A browser has about 16 WebGL contexts: a section therefore shows one
+them with plotly.js, which lies in the page compressed. A page of many points draws fewer of the large shapes, so that
+it stays below 6 MB, its images apart. A browser has about 16 WebGL contexts: a section therefore shows one
 shape at a time, which one chooses, and only sections in view hold contexts.
 """
 
@@ -11,11 +11,9 @@ from __future__ import annotations
 import base64
 import gzip
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,10 @@ import numpy as np
 
 from probemb_adapters.files import missing_extra, replaced_file
 from probemb_adapters.report.charts import Chart
-from probemb_adapters.report.payload import FALSE, MISSED, NONE, shape_payload
-from probemb_adapters.report.pictures import ShapeResult
+from probemb_adapters.report.payload import FALSE, MISSED, NONE
+from probemb_adapters.report.section import Section
 from probemb_adapters.report.tables import Table
+from probemb_adapters.report.viewers import image_viewer, script_json, shape_viewer
 
 try:
     from plotly.offline import get_plotlyjs
@@ -35,40 +34,7 @@ except ImportError as error:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_PANELS = {
-    "input": "Input",
-    "truth": "Ground truth",
-    "found": "Prediction",
-    "sigma": "Uncertainty",
-    "mean": "Embedding μ",
-}
-
 _PAGE_POINTS = 100_000  # that are drawn of all shapes together, 27 to 39 bytes each
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page with a heading of its own.
-
-    Attributes:
-        text: plain text, paragraphs apart by an empty line.
-        shapes: to look at, one at a time.
-        tables, charts: below the shapes.
-        classes: name of each class number of ``found.semantic``; without it classes are not named.
-        noun: what an instance is here, such as "part" or "object".
-        item: what one of the ``shapes`` is here, such as "scene".
-        unit: of the positions, such as "m".
-    """
-
-    title: str
-    text: str = ""
-    shapes: Sequence[ShapeResult] = ()
-    tables: Sequence[Table] = ()
-    charts: Sequence[Chart] = ()
-    classes: Sequence[str] | None = None
-    noun: str = "instance"
-    item: str = "shape"
-    unit: str = ""
 
 
 def write_report(
@@ -90,8 +56,8 @@ def write_report(
         sections: at least one.
         text: said below the title; plain text.
         settings: anything with a telling ``str``; a mapping within is listed under its key.
-        max_points: of a shape that are drawn, the same ones in all panels; fewer on a page with more than 12 shapes.
-            All are counted.
+        max_points: of a shape that are drawn, the same ones in all panels; fewer where all shapes together have more
+            than 100,000. All are counted.
 
     Returns:
         ``path``.
@@ -105,8 +71,7 @@ def write_report(
     if max_points < 1:
         raise ValueError(f"max_points: expected at least 1, got {max_points}")
     folder = Path(__file__).parent
-    shapes = [shape for section in sections for shape in section.shapes]
-    drawn = min(max_points, max(1, _PAGE_POINTS // max(1, len(shapes))))
+    drawn = min(max_points, _drawn([len(shape.pos) for section in sections for shape in section.shapes]))
     body = "\n".join(_section(section, i, drawn) for i, section in enumerate(sections))
     plotly = base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii")
     page = f"""<!DOCTYPE html>
@@ -124,7 +89,7 @@ style-src 'unsafe-inline'; img-src data: blob:">
 <header><h1>{escape(title)}</h1>{_paragraphs(text)}</header>
 <div id="errors" role="alert" hidden></div>
 <noscript><p>The pictures and curves of this page are drawn by JavaScript, which is off here.</p></noscript>
-{_guide(shapes)}
+{_guide(sections)}
 {body}
 {_settings(settings or {})}
 <script type="text/plain" id="plotly">{plotly}</script>
@@ -138,34 +103,52 @@ style-src 'unsafe-inline'; img-src data: blob:">
     return Path(path)
 
 
-def _guide(shapes: Sequence[ShapeResult]) -> str:
+def _drawn(counts: Sequence[int]) -> int:
+    """Most points of a shape that are drawn: small shapes whole, the others alike, on a page about `_PAGE_POINTS`."""
+    left = _PAGE_POINTS
+    for i, count in enumerate(sorted(counts)):
+        share = left // (len(counts) - i)
+        if count > share:
+            return max(1, share)
+        left -= count
+    return _PAGE_POINTS
+
+
+def _guide(sections: Sequence[Section]) -> str:
     """What one sees, in a few sentences; nothing is said of what the page does not show."""
-    if not shapes:
+    shapes, images = ([x for section in sections for x in getattr(section, kind)] for kind in ("shapes", "images"))
+    if not shapes and not images:
         return ""
+    missed = "<b>Black</b> in the ground truth" + (", in images <b>white</b>" if images else "")
     judged = [
         (
             "many",
             "<b>Same colour on both sides</b>: found. Prediction and truth overlap by more than half (IoU above 0.5).",
         ),
         (FALSE[0], "<b>Red</b> in the prediction: a false detection, which matches nothing true."),
-        (MISSED[0], "<b>Black</b> in the ground truth: missed by the prediction."),
+        (MISSED[0], f"{missed}: missed by the prediction."),
         (NONE, "<b>Grey</b>: belongs to nothing."),
         (
             "sigma",
-            "<b>Uncertainty</b> of a point in its instance: dark blue is sure, yellow is unsure. σ is the size of "
-            "what a point belongs to.",
+            "<b>Uncertainty</b> of a point in its instance: dark blue is surest, yellow least sure. σ is the size "
+            "of what a point belongs to.",
         ),
     ]
     plain = [("many", "<b>Each colour</b> is one instance that was found."), *judged[3:]]
-    rows = judged if any(shape.truth is not None for shape in shapes) else plain
+    rows = judged if any(x.truth is not None for x in (*shapes, *images)) else plain
     items = "".join(f"<li>{_swatch(color)}<span>{words}</span></li>" for color, words in rows)
+    points = "pixels or points" if images and shapes else "pixels" if images else "points"
+    hands = (
+        "<p><b>Drag</b> a cloud to turn it, all of a row turn together. <b>Ctrl + wheel</b> or pinch to zoom. Point at "
+        "it for details, click a line of the list to see it alone.</p>"
+    )
     return (
-        '<aside class="guide"><h2>How to read the pictures</h2><p>A network took the points of the <i>input</i> and '
-        "split them into instances, the points that belong to one thing. For each point it gives a Gaussian: a place "
-        "<i>μ</i>, which should be the same for all points of an instance, and how far around it others count "
-        "as the same, <i>σ</i>. Points whose Gaussians overlap become one instance.</p>"
-        f"<ul>{items}</ul><p><b>Drag</b> to turn, all pictures of a row turn together. <b>Ctrl + wheel</b> or pinch to "
-        "zoom. Point at the cloud for details, click a line of the list to see it alone.</p></aside>"
+        '<details class="guide"><summary>How to read the pictures</summary>'
+        f"<p>A network took the {points} of the <i>input</i> and "
+        f"split them into instances, the {points} that belong to one thing. For each it gives a Gaussian: a place "
+        "<i>μ</i>, which should be the same for all of an instance, and how far around it others count "
+        "as the same, <i>σ</i>. Where Gaussians overlap, they become one instance.</p>"
+        f"<ul>{items}</ul>{hands if shapes else ''}</details>"
     )
 
 
@@ -182,66 +165,13 @@ def _section(section: Section, number: int, max_points: int) -> str:
     charts = "".join(_chart(chart) for chart in section.charts)
     return (
         f"<section><h2>{escape(section.title)}</h2>{_paragraphs(section.text)}"
-        + (_viewer(section, number, max_points) if section.shapes else "")
+        + (f"<p><code>{escape(section.command)}</code></p>" if section.command else "")
+        + (image_viewer(section, number) if section.images else "")
+        + (shape_viewer(section, number, max_points) if section.shapes else "")
         + (f'<div class="tables">{tables}</div>' if tables else "")
         + (f'<div class="charts">{charts}</div>' if charts else "")
         + "</section>"
     )
-
-
-def _viewer(section: Section, number: int, max_points: int) -> str:
-    payloads = [
-        shape_payload(
-            shape,
-            max_points,
-            section=section.title,
-            classes=section.classes,
-            noun=section.noun,
-            unit=section.unit,
-        )
-        for shape in section.shapes
-    ]
-    chips, data, opened = [], [], _typical(payloads)
-    for i, (shape, payload) in enumerate(zip(section.shapes, payloads, strict=True)):
-        right, true, false = payload["right"], payload["true"], payload["false"]
-        says = f"{len(shape.found)} found" if true is None else f"{right}/{true}"
-        wrong = f"<i>{false} false</i>" if false else ""
-        key = f"shape-{number}-{i}"
-        chips.append(
-            f'<button type="button" class="chip" data-shape="{key}" aria-pressed="{str(i == opened).lower()}">'
-            f"{escape(shape.name)} <small>{says}{wrong}</small></button>"
-        )
-        data.append(f'<script type="application/json" id="{key}">{_json(payload)}</script>')
-    panels = "".join(
-        f'<figure class="panel" data-kind="{kind}"><figcaption><span>{name}</span><span class="choice"></span>'
-        '<button type="button" class="enlarge" title="larger or smaller">⤢</button></figcaption>'
-        '<div class="plot"></div><div class="key"></div></figure>'
-        for kind, name in _PANELS.items()
-        if any(payload[kind] is not None for payload in payloads)
-    )
-    judged = [payload for payload in payloads if payload["true"] is not None]
-    total = ""
-    if judged:
-        right, true, false = (sum(payload[key] for payload in judged) for key in ("right", "true", "false"))
-        total = f": {right} of {true} {escape(section.noun)}s found, {false} false detections at IoU 0.5"
-    choose = "Choose one (found / true), or begin with the median of them:" if judged else "Choose one:"
-    count = f"{len(payloads)} {escape(section.item)}{'s' if len(payloads) > 1 else ''}{total}. {choose}"
-    return (
-        f'<div class="viewer"><p class="count">{count}</p><div class="chips">{"".join(chips)}</div>'
-        f'<div class="about"><span class="name"></span><button type="button" class="reset">reset view</button></div>'
-        f'<div class="row">{panels}</div><div class="instances"></div>{"".join(data)}</div>'
-    )
-
-
-def _typical(payloads: Sequence[Mapping[str, Any]]) -> int:
-    """The shape to open: the median by F1 of found and true instances, 2 right / (found + true); else the first."""
-    quality = {
-        i: 2 * p["right"] / max(1, p["right"] + p["false"] + p["true"])
-        for i, p in enumerate(payloads)
-        if p["true"] is not None
-    }
-    order = sorted(quality, key=quality.__getitem__)
-    return order[(len(order) - 1) // 2] if order else 0
 
 
 def _table(table: Table) -> str:
@@ -284,7 +214,7 @@ def _chart(chart: Chart) -> str:
     }
     return (
         f'<figure class="chart"><figcaption>{escape(chart.title)}</figcaption>{_paragraphs(chart.text)}'
-        f'<div class="plot"></div><script type="application/json">{_json(data)}</script></figure>'
+        f'<div class="plot"></div><script type="application/json">{script_json(data)}</script></figure>'
     )
 
 
@@ -310,8 +240,3 @@ def _settings(settings: Mapping[str, object]) -> str:
 
 def _paragraphs(text: str) -> str:
     return "".join(f"<p>{escape(p.strip())}</p>" for p in text.split("\n\n") if p.strip())
-
-
-def _json(data: object) -> str:
-    """JSON that cannot end the script it stands in: that takes a "<", which is written as an escape."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from probemb_adapters.files import missing_extra, replaced_file
+from probemb_adapters.report.tally import Tally
 from probemb_lib import GaussianEmbedding, Instances
 
 try:
@@ -63,6 +64,13 @@ class ShapeResult(NamedTuple):
         if self.mean is None:
             return None
         return self.found.uncertainty(GaussianEmbedding(self.mean, self.log_std.to(self.mean.dtype)))
+
+    def tally(self) -> Tally:
+        """What was found of what is there."""
+        if self.truth is None:
+            return Tally(len(self.found), None, 0)
+        matches = match_shape(self)
+        return Tally(len(self.found), int(matches.present.sum()), int((matches.true_of_found >= 0).sum()))
 
 
 class Matches(NamedTuple):
@@ -159,9 +167,9 @@ def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str
     """A row for each shape: ground truth, what was found, which of it is right, and σ; written as an image.
 
     Found instances have the colour of the true one that they match at IoU 0.5. In the third column instances without
-    a match are red, and points of no instance grey. The last column shows the uncertainty of each point, bright is
-    unsure, or mean ln σ over the axes for shapes without means. Without ground truth only what was found and this are
-    drawn.
+    a match are red, and points of no instance grey. The last column shows the uncertainty of points in instances,
+    bright is unsure, or mean ln σ over the axes for shapes without means. Without ground truth only what was found and
+    this are drawn.
 
     Args:
         shapes: at least one.
@@ -182,15 +190,14 @@ def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str
         for i in range(len(shapes))
     ]
     for i, shape in enumerate(shapes):
-        colors, caption = _columns(shape)
-        for j, (axis, color) in enumerate(zip(axes[i], colors, strict=True)):
+        for j, (axis, color) in enumerate(zip(axes[i], _columns(shape), strict=True)):
             if color is None:
                 axis.set_axis_off()
             else:
                 draw_cloud(axis, z_up(shape.pos.cpu().numpy(), shape.up), color)
             if i == 0:
                 axis.set_title(columns[j], fontsize=10)
-        axes[i][0].text2D(0.0, 0.02, f"{shape.name}: {caption}", transform=axes[i][0].transAxes, fontsize=8)
+        axes[i][0].text2D(0.0, 0.02, f"{shape.name}: {shape.tally()}", transform=axes[i][0].transAxes, fontsize=8)
     figure.suptitle(title, fontsize=12)
     path = Path(path)
     with replaced_file(path) as temporary:
@@ -203,42 +210,64 @@ def z_up(points: np.ndarray[Any, Any], up: Literal["y", "z"]) -> np.ndarray[Any,
     return np.stack([points[:, 0], -points[:, 2], points[:, 1]], 1) if up == "y" else points
 
 
-def _columns(shape: ShapeResult) -> tuple[list[Any], str]:
-    """Colours of the points in each column, None where there is nothing to draw, and the caption."""
+def _columns(shape: ShapeResult) -> list[Any]:
+    """Colours of the points in each column, None where there is nothing to draw."""
     label = shape.found.label.cpu().numpy()
-    unsure = shape.uncertainty()
-    shown = shape.log_std.mean(1) if unsure is None else unsure
-    sigma = matplotlib.colormaps["viridis"](unit_range(shown.cpu().float().numpy()))
+    unsure, inside = shape.uncertainty(), label >= 0
+    if unsure is None:
+        sigma = matplotlib.colormaps["viridis"](unit_range(shape.log_std.mean(1).cpu().float().numpy()))
+    else:
+        sigma = np.full((len(label), 4), (*GREY, 1.0))
+        sigma[inside] = matplotlib.colormaps["viridis"](unit_range(unsure.cpu().float().numpy()[inside]))
     if shape.truth is None:
         found = np.vstack([instance_colors(len(shape.found)), GREY])
-        return [None, found[label], None, sigma], f"{len(shape.found)} found, no ground truth"
+        return [None, found[label], None, sigma]
     matches = match_shape(shape)
     match, present = matches.true_of_found.numpy(), matches.present
     true_colors = np.vstack([instance_colors(len(present)), GREY])
     spare = instance_colors(len(present) + len(match))[len(present) :]
     found = np.where((match >= 0)[:, None], true_colors[match], spare)
     judged = np.where((match >= 0)[:, None], true_colors[match], WRONG)
-    right = int((match >= 0).sum())
     return [
         true_colors[shape.truth.cpu().clamp_min(-1).numpy()],
         np.vstack([found, GREY])[label],
         np.vstack([judged, GREY])[label],
         sigma,
-    ], f"{right} of {int(present.sum())} found, {len(match) - right} false"
+    ]
+
+
+def middle(x: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """The percentiles 2 and 98 of values (n,); 0 and 1 of none."""
+    low, high = np.percentile(x, [2, 98]) if len(x) else (0.0, 1.0)
+    return float(low), float(high)
 
 
 def unit_range(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """From 0 to 1 between the percentiles 2 and 98."""
-    low, high = np.percentile(x, [2, 98]) if len(x) else (0.0, 1.0)
+    low, high = middle(x)
     return np.clip((x - low) / max(high - low, 1e-9), 0, 1)
 
 
-def draw_cloud(axis: Any, pos: np.ndarray[Any, Any], color: Any, *, size: float = 1.2, zoom: float = 1.35) -> None:
-    """Points (N, 3), z up, on a 3-D axis without frame, in equal proportions; ``size`` of a point in square points."""
+def draw_cloud(
+    axis: Any,
+    pos: np.ndarray[Any, Any],
+    color: Any,
+    *,
+    size: float = 1.2,
+    zoom: float = 1.35,
+    around: np.ndarray[Any, Any] | None = None,
+) -> None:
+    """Points (N, 3), z up, on a 3-D axis without frame, in equal proportions.
+
+    Args:
+        size: of a point, in square points.
+        around: points that fill the picture; None: ``pos``.
+    """
     x, y, z = pos[:, 0], pos[:, 1], pos[:, 2]
     axis.scatter(x, y, z, c=color, s=size, linewidths=0, depthshade=False)
-    half = max(float(np.ptp(pos, axis=0).max()) / 2, 1e-6) if len(pos) else 1.0
-    center = (pos.max(0) + pos.min(0)) / 2 if len(pos) else np.zeros(3)
+    around = pos if around is None else around
+    half = max(float(np.ptp(around, axis=0).max()) / 2, 1e-6) if len(around) else 1.0
+    center = (around.max(0) + around.min(0)) / 2 if len(around) else np.zeros(3)
     axis.set_xlim(center[0] - half, center[0] + half)
     axis.set_ylim(center[1] - half, center[1] + half)
     axis.set_zlim(center[2] - half, center[2] + half)

@@ -46,17 +46,16 @@ class Table:
 
 def table_text(shown: Table) -> str:
     """A table for the terminal."""
-    width = max(len(row.name) for row in shown.rows) + 2
-    column = max(16, *(len(head) + 2 for head in shown.columns))
-    lines = [
-        f"{shown.title}. {shown.text}" if shown.text else shown.title,
-        " " * width + "".join(f"{head:>{column}}" for head in shown.columns),
+    names = ["", *(row.name for row in shown.rows)]
+    cells = [list(shown.columns)] + [
+        [f"{v:.{shown.decimals}f}" if isinstance(v, float) else "–" if v is None else str(v) for v in row.values]
+        for row in shown.rows
     ]
-    for row in shown.rows:
-        cells = [
-            f"{v:.{shown.decimals}f}" if isinstance(v, float) else "–" if v is None else str(v) for v in row.values
-        ]
-        lines.append(f"{row.name:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells))
+    width = max(map(len, names)) + 2
+    column = max(16, *(len(cell) + 2 for line in cells for cell in line))
+    lines = [f"{shown.title}. {shown.text}" if shown.text else shown.title]
+    for name, line in zip(names, cells, strict=True):
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>{column}}" for cell in line))
     if any(row.quoted for row in shown.rows):
         lines.append(f"(paper): {shown.quoted}")
     return "\n".join(lines)

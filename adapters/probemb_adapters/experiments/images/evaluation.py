@@ -16,7 +16,7 @@ from tqdm import tqdm
 from probemb_adapters.experiments.images.model import Model
 from probemb_adapters.images import LabelledImage
 from probemb_adapters.images.pairs import Array
-from probemb_lib import GaussianEmbedding, Instances, label_image
+from probemb_lib import GaussianEmbedding, Instances, MarginInstances, label_image
 from probemb_lib.clustering.fit import best_of
 from probemb_lib.metrics import LabelImageAP
 
@@ -40,12 +40,14 @@ class Evaluation:
         metric: with an image a row.
         found: label image of each.
         fitted: what was chosen on validation.
+        uncertainty: (H, W) of each, of pixels in their objects; empty for methods without an embedding.
     """
 
     name: str
     metric: LabelImageAP
     found: list[Array]
     fitted: dict[str, Any]
+    uncertainty: Sequence[Array] = ()
 
     @property
     def ap(self) -> dict[str, float]:
@@ -150,8 +152,15 @@ def _fit_clustering(
 
 def evaluate(name: str, model: Model, images: Sequence[LabelledImage]) -> Evaluation:
     """A model with its fitted settings on images with labels."""
-    found = label_images([model.cluster(*output) for output in predict_all(model, images, name)], images)
-    return Evaluation(name, average_precision(found, images), found, model.fitted)
+    outputs = predict_all(model, images, name)
+    instances = [model.cluster(*output) for output in outputs]
+    found = label_images(instances, images)
+    uncertainty = [
+        objects.uncertainty(embedding).reshape(image.image.shape).numpy()
+        for objects, (embedding, _), image in zip(instances, outputs, images, strict=True)
+        if not isinstance(objects, MarginInstances)
+    ]
+    return Evaluation(name, average_precision(found, images), found, model.fitted, uncertainty)
 
 
 # --- without an embedding

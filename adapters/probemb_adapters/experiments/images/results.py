@@ -15,11 +15,12 @@ from probemb_adapters.experiments.run import versions, write_metrics
 from probemb_adapters.files import replaced_file
 from probemb_adapters.images import LabelledImage, read_split
 from probemb_adapters.images.files import name_of, read_image, write_labels
+from probemb_adapters.images.pairs import Array
 from probemb_adapters.report import Row, Section, Table, loss_chart, table_text, write_report
 from probemb_adapters.report.overlays import ImageResult, overlay_sheet
 from probemb_lib import label_image, object_csv
 
-SHOWN = 8  # images of the contact sheet
+SHOWN = 8  # images of the page and the contact sheet
 _RESULTS = ("_labels.tif", "_objects.csv", ".png")  # of an image in prediction
 
 
@@ -58,6 +59,16 @@ def metrics_of(evaluations: Sequence[Evaluation], history: Sequence[dict[str, fl
     return {**evaluations[0].ap, "methods": methods, "history": list(history)}
 
 
+def image_results(evaluation: Evaluation, images: Sequence[LabelledImage], count: int = SHOWN) -> list[ImageResult]:
+    """At most ``count`` of the images with what was found in them, from all over the side."""
+    uncertainty: Sequence[Array | None] = evaluation.uncertainty or [None] * len(images)
+    every = max(1, -(-len(images) // count))
+    return [
+        ImageResult(image.name, image.image, image.label, found, unsure)
+        for image, found, unsure in zip(images[::every], evaluation.found[::every], uncertainty[::every], strict=True)
+    ]
+
+
 def write_results(
     title: str,
     evaluations: Sequence[Evaluation],
@@ -70,11 +81,10 @@ def write_results(
     table = results_table(evaluations, images, fields_of(images, options))
     lines = [("method", *table.columns), *((row.name, *row.values) for row in table.rows)]
     metrics = write_metrics(folder, metrics_of(evaluations, history), options, lines)
-    some = range(0, len(images), max(1, -(-len(images) // SHOWN)))
-    rows = [ImageResult(images[i].name, images[i].image, images[i].label, evaluations[0].found[i]) for i in some]
-    sheet = overlay_sheet(rows, folder / "images.png", title=evaluations[0].name)
+    shown = image_results(evaluations[0], images)
+    sheet = overlay_sheet(shown, folder / "images.png", title=evaluations[0].name)
     charts = [loss_chart([epoch["loss"] for epoch in history])] if history else []
-    section = Section(title, "Pictures: images.png in the same folder.", tables=[table], charts=charts)
+    section = Section(title, tables=[table], charts=charts, noun="object", item="image", images=shown)
     page = write_report(
         folder / "report.html", title, [section], settings={"options": asdict(options), "versions": versions()}
     )

@@ -24,7 +24,7 @@ from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.partnet.predictions import shape_predictions, write_ground_truth, write_predictions
 from probemb_adapters.report.pictures import ShapeResult
 from probemb_adapters.training import gather_in_order
-from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshold, greedy_cluster
+from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshold
 from probemb_lib.metrics import PartNetAP
 
 
@@ -80,9 +80,10 @@ def write_official_files(
 
 
 class Tested(NamedTuple):
-    """What a model gives for the test split, with the threshold that was fitted on validation."""
+    """What a model gives for the test split, by the threshold that was given or fitted on validation."""
 
-    fit: ThresholdFit
+    threshold: float
+    fit: ThresholdFit | None
     outputs: list[tuple[GaussianEmbedding, Tensor]]
     found: list[Instances]
     metric: PartNetAP
@@ -91,7 +92,7 @@ class Tested(NamedTuple):
 def fit_and_test(
     name: str,
     model: Model,
-    val: Split,
+    val: Split | None,
     test: Split,
     measure: Callable[[Sequence[Instances], Sequence[EvaluationTargets]], PartNetAP],
     threshold: float | None,
@@ -101,7 +102,11 @@ def fit_and_test(
 
     Args:
         name: of the model, for the progress bar.
+        val: None: nothing is measured there; the threshold must be given.
         measure: from what was found in all shapes, and their targets, to the metric.
+
+    Raises:
+        ValueError: neither a threshold nor a validation split.
     """
 
     def outputs(split: Split, what: str) -> list[tuple[GaussianEmbedding, Tensor]]:
@@ -111,23 +116,32 @@ def fit_and_test(
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
         return float(measure(found, targets).part_map()[1])
 
-    grid = threshold_grid(model) if threshold is None else (threshold,)
-    fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **model.clustering)
+    fit = None
+    if val is not None:
+        grid = threshold_grid(model) if threshold is None else (threshold,)
+        fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **model.clustering)
+        threshold = fit.threshold
+    if threshold is None:
+        raise ValueError(f"{name}: expected a threshold, or a validation split to fit one on, got neither")
     tested = outputs(test, "test")
-    found = [greedy_cluster(*output, threshold=fit.threshold, **model.clustering) for output in tested]
-    return Tested(fit, tested, found, measure(found, test.targets))
+    found = [model.cluster(*output, threshold) for output in tested]
+    return Tested(threshold, fit, tested, found, measure(found, test.targets))
 
 
 def evaluate_model(
-    name: str, model: Model, root: Path, val: Split, test: Split, options: Options, fabric: Fabric
+    name: str, model: Model, root: Path, val: Split | None, test: Split, options: Options, fabric: Fabric
 ) -> Evaluation:
-    """Average precision on the test split; the threshold is in ``fit``, and the model stays as it is."""
+    """Average precision on the test split; the model stays as it is.
+
+    Args:
+        val: to fit the threshold on, unless the options give one; None: they do.
+    """
     first = model.first_class
 
     def measure(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> PartNetAP:
         return score(found, targets, len(model.classes), first, fabric)
 
-    fit, tested, found, metric = fit_and_test(name, model, val, test, measure, options.threshold, fabric)
+    threshold, fit, tested, found, metric = fit_and_test(name, model, val, test, measure, options.threshold, fabric)
     if options.official_files:
         write_official_files(root, test, found, first, options, fabric)
 
@@ -148,8 +162,8 @@ def evaluate_model(
     return Evaluation(
         name,
         metric,
-        {"threshold": fit.threshold},
-        dict(zip(map(str, fit.grid), fit.metrics, strict=True)),
+        {"threshold": threshold},
+        dict(zip(map(str, fit.grid), fit.metrics, strict=True)) if fit else {},
         fit,
         list(chain(*gather_in_order(fabric, shapes))),
     )

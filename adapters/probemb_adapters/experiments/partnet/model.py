@@ -79,6 +79,7 @@ class Model:
             "background": self.background,
             "class_aware": self.settings.class_aware,
             "refine": self.settings.refine,
+            "min_points": self.settings.min_points,
         }
 
     @property
@@ -95,6 +96,11 @@ class Model:
     def with_threshold(self, threshold: float) -> Model:
         """The same network with the threshold that was fitted, to be saved or used."""
         return replace(self, settings=replace(self.settings, threshold=threshold))
+
+    def with_clustering(self, options: Settings) -> Model:
+        """The same network, refined and without small parts where the options ask for that."""
+        refine, min_points = self.settings.refine or options.refine, max(self.settings.min_points, options.min_points)
+        return replace(self, settings=replace(self.settings, refine=refine, min_points=min_points))
 
     def options(self, points: int) -> Options:
         """Those of the data that it was trained on, with as many points a shape."""

@@ -85,6 +85,8 @@ class Settings(TrainingSettings):
     """similarity to the seed from which points belong to its instance; by default fitted on validation (paper: too)"""
     refine: bool = False
     """let the members of each found instance decide which points, class and score it has (paper: the seed decides)"""
+    min_points: int = 1
+    """of a part; smaller ones, most of them false, are left out (paper: none)"""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from lightning_fabric import Fabric
 from torch_geometric.data import Data
@@ -23,9 +21,7 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
     Returns what to print: where they are.
     """
     print_any_name()
-    model = Model.load(options.evaluate[0])
-    if options.refine:
-        model = replace(model, settings=replace(model.settings, refine=True))
+    model = Model.load(options.evaluate[0]).with_clustering(options)
     clouds = clouds_to_predict(options.predict)
     shapes = []
     for cloud in tqdm(clouds, desc="predicting", unit="cloud"):

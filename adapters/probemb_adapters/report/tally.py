@@ -1,0 +1,43 @@
+"""How much of a sample was found, and which of several samples is the typical one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Tally(NamedTuple):
+    """What was found in one sample, matched with the truth where IoU is above 0.5; ``str(tally)`` is a caption.
+
+    Attributes:
+        found: instances.
+        true: instances; None: there is no ground truth.
+        right: found instances that match a true one.
+
+    >>> str(Tally(found=5, true=6, right=4)), str(Tally(found=5, true=None, right=0))
+    ('4 of 6 found, 1 false', '5 found, no ground truth')
+    """
+
+    found: int
+    true: int | None
+    right: int
+
+    @property
+    def f1(self) -> float | None:
+        """2 right / (found + true); None without ground truth."""
+        return None if self.true is None else 2 * self.right / max(1, self.found + self.true)
+
+    def __str__(self) -> str:
+        if self.true is None:
+            return f"{self.found} found, no ground truth"
+        return f"{self.right} of {self.true} found, {self.found - self.right} false"
+
+
+def typical(tallies: Sequence[Tally]) -> int:
+    """Position of the sample with the median F1, of two the lesser; the first where nothing is judged.
+
+    >>> typical([Tally(4, 4, 4), Tally(4, 4, 0), Tally(4, 4, 3)])
+    2
+    """
+    judged = [(tally.f1, i) for i, tally in enumerate(tallies) if tally.f1 is not None]
+    return sorted(judged)[(len(judged) - 1) // 2][1] if judged else 0
