@@ -165,7 +165,7 @@ $(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, l
 	pytest, pytest_cov, cosmic_ray, hypothesis, ipykernel, mpmath, nbclient, xdist, hatchling, build, twine \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
-$(VENV)/.docs: IMPORTS := sphinx, furo, myst_nb, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \
+$(VENV)/.docs: IMPORTS := sphinx, furo, latex2mathml, myst_nb, torch_geometric, h5py, lightning_fabric, sklearn, plotly, \
 	probemb_lib, probemb_adapters, probemb_shapes
 
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: pyproject.toml Makefile

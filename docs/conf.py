@@ -15,8 +15,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:3], os.environ.get("PYTHO
 sys.path.append(str(ROOT / "tests/helpers/hosts"))  # interfaces of hosts, whose decorators a mock would spoil
 
 from docutils.nodes import SkipNode  # noqa: E402
-from docutils.utils.math import MathError  # noqa: E402
-from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
+from latex2mathml.converter import convert  # noqa: E402
 from sphinx.util.logging import getLogger  # noqa: E402
 
 import probemb_lib  # noqa: E402
@@ -42,7 +41,6 @@ myst_heading_anchors = 4  # links such as decisions.md#the-background-column, as
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "exclude-members": "extra_repr"}
 autodoc_typehints = "signature"
-autodoc_type_aliases = {"Array": "Array"}  # numpy's, whose own name is a line long
 maximum_signature_line_length = 88
 EXTRAS = [
     "MinkowskiEngine",
@@ -81,6 +79,21 @@ def _tidy_docstring(app: Any, what: str, name: str, obj: object, options: Any, l
         lines.clear()
 
 
+ANY = r"~?(?:typing\.|numpy\.)?"
+ARRAY = rf"{ANY}ndarray\[tuple\[{ANY}Any, \.\.\.\], {ANY}dtype\[{ANY}(\w+)\]\]"
+
+
+def _short_signature(
+    app: Any, what: str, name: str, obj: object, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """numpy's arrays by a short name, and defaults that Python can read, as otherwise lines break anywhere."""
+
+    def short(text: str) -> str:
+        return re.sub(ARRAY, r"NDArray[\1]", text.replace("<factory>", "..."))
+
+    return signature and short(signature), returns and short(returns)
+
+
 def _escape_bars(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """|x| is an absolute value in the docstrings, but a substitution in reStructuredText."""
     lines[:] = [
@@ -90,15 +103,26 @@ def _escape_bars(app: Any, what: str, name: str, obj: object, options: Any, line
 
 
 def _visit_math(translator: Any, node: Any) -> None:
-    try:
-        translator.body.append(tex2mathml(node.astext(), as_block=node.tagname == "math_block"))
-    except MathError as error:
-        getLogger(__name__).warning("%s In: %s", error, node.astext(), location=node)
+    mathml = convert(node.astext(), display="block" if node.tagname == "math_block" else "inline")
+    if "\\" in mathml:
+        getLogger(__name__).warning("a command without MathML in: %s", node.astext(), location=node)
+    translator.body.append(re.sub(FUNCTION, _spaced, mathml))
     raise SkipNode
+
+
+FUNCTION = r"(<m(?:sub|sup|under|over)+>)?<mi>(ln|log|exp|max|sinh|cosh|tanh)</mi>(?!<mo[^>]*>[(&])"
+
+
+def _spaced(function: re.Match[str]) -> str:
+    """Thin spaces around the name of a function, as TeX has them; one before it where it carries an exponent."""
+    script, name = function.groups()
+    space = '<mspace width="0.17em"/>'
+    return f"{script or ''}<mrow>{space}<mi>{name}</mi>{'' if script else space}</mrow>"
 
 
 def setup(app: Any) -> None:
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math, None))
     app.connect("autodoc-process-docstring", _tidy_docstring, priority=400)
     app.connect("autodoc-process-docstring", _escape_bars)
+    app.connect("autodoc-process-signature", _short_signature)
     app.connect("autodoc-skip-member", _skip_field)
