@@ -11,6 +11,7 @@ and predictions must be those of the command that was not killed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import json
@@ -169,29 +170,37 @@ def results(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): digest(content(path)) for path in files_of(folder)}
 
 
-def endure(command: Command, folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
-    start = time.monotonic()
-    finish(command, folder / "whole", None)
-    seconds = time.monotonic() - start
-    expected = results(folder / "whole")
-    row = dict(zip(COLUMNS, [command.name, round(seconds, 1), 0, 0, 0, 0, 0], strict=True))
-    while row["kills"] < kills:
-        run = folder / "run"
+class Endured:
+    """What became of a command that was killed and called again."""
+
+    def __init__(self, command: Command, folder: Path, draw: random.Random) -> None:
+        start = time.monotonic()
+        finish(command, folder / "whole", None)
+        self.seconds = time.monotonic() - start
+        self.expected = results(folder / "whole")
+        self.command, self.folder, self.draw = command, folder, draw
+        self.row: dict[str, Any] = dict.fromkeys(COLUMNS, 0) | {
+            "command": command.name,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def once_more(self, kills: int) -> None:
+        """Up to so many kills, then the end."""
+        run, row = self.folder / "run", self.row
         shutil.rmtree(run, ignore_errors=True)
-        for _ in range(min(MOST, kills - row["kills"])):
-            if not finish(command, run, draw.uniform(0, 0.9 * seconds)):
+        for _ in range(kills):
+            if not finish(self.command, run, self.draw.uniform(0, 0.9 * self.seconds)):
                 break
             row["kills"] += 1
             row["with files"] += bool(results(run))  # all that are there can be read
-        finish(command, run, None)
+        finish(self.command, run, None)
         row["results"] += 1
         found = results(run)
-        wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+        wrong = [name for name in {**self.expected, **found} if self.expected.get(name) != found.get(name)]
         row["different"] += bool(wrong)
         row["left temporary"] += sum(path.name.endswith(".tmp") for path in run.rglob(".*"))
         if wrong:
-            print(f"{command.name}: after kills other than left alone: {', '.join(wrong)}", flush=True)
-    return row
+            print(f"{self.command.name}: after kills other than left alone: {', '.join(wrong)}", flush=True)
 
 
 def main() -> int:
@@ -201,13 +210,17 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path(".cache/kills.csv"), help="a line a command")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        every = commands(Path(folder) / "data")
-        for i, command in enumerate(every):
-            kills = options.kills // len(every) + (i < options.kills % len(every))
-            rows.append(endure(command, Path(folder) / command.name, kills, random.Random(options.seed * 1000 + i)))
-            print(rows[-1], flush=True)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
+        every = [
+            Endured(command, Path(folder) / command.name, random.Random(1000 * options.seed + i))
+            for i, command in enumerate(commands(Path(folder) / "data"))
+        ]
+        rows = [endured.row for endured in every]
+        while (left := options.kills - sum(row["kills"] for row in rows)) > 0:
+            fewest = min(every, key=lambda endured: endured.row["kills"])
+            fewest.once_more(min(MOST, left))
+            print(fewest.row, flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with options.output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)

@@ -596,6 +596,17 @@ def test_largest_grid() -> None:
     )  # float rounding may move a point by a cell
 
 
+@pytest.mark.parametrize("unit", [2.0**-20, 2.0**20])
+def test_the_grid_is_the_same_in_every_unit(unit: float) -> None:
+    """With a point so far away that it does not count for the cells."""
+    mean = np.random.default_rng(0).random((2, 1000))
+    mean[:, 7] = 1e3
+    one, other = grid_module.Grid(mean, np.full(2, 0.05)), grid_module.Grid(unit * mean, np.full(2, unit * 0.05))
+    assert (one.count > 10).all()
+    np.testing.assert_array_equal(other.count, one.count)
+    np.testing.assert_array_equal(other.order, one.order)
+
+
 def test_coordinates_of_the_grid_are_not_rounded() -> None:
     """μ and ln σ as they came. Near τ = 1, what a logarithm of σ in float32 loses is as large as a cell."""
     rng = np.random.default_rng(0)

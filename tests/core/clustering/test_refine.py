@@ -251,6 +251,8 @@ def test_errors() -> None:
     rows = torch.arange(100)
     with pytest.raises(ValueError, match=r"expected instances of 100 points, got \(120,\)"):
         refine_instances(x.select(rows), p[:100], found)
+    with pytest.raises(TypeError, match="expected instances on cpu, got meta"):
+        refine_instances(x, p, found.to("meta"))
     with pytest.raises(ValueError, match=f"expected labels under {len(found)}"):
         refine_instances(x, p, replace(found, label=found.label + 1))
     flat = GaussianEmbedding(found.embedding.mean[:, :2], found.embedding.log_std[:, :2])

@@ -651,8 +651,9 @@ def test_devices(points: str, network: str) -> None:
 
 
 def wrong_positions(value: float) -> Tensor:
-    x = torch.zeros(3, 2)
+    x = torch.zeros(4, 2)
     x[1, 1] = value
+    x[3, 0] = 0.0 if math.isfinite(value) else math.nan  # the first is named
     return x
 
 
