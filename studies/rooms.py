@@ -156,7 +156,7 @@ def next_run(options: Options) -> Run | None:
 
 def measure(run: Run, options: Options) -> dict[str, Any]:
     """What a line of the CSV holds; numbers are None if the training diverged."""
-    folder, start = run.folder(options), time.perf_counter()
+    folder = run.folder(options)
     fabric = start_fabric(
         accelerator=options.accelerator, devices=options.devices, precision=options.precision, log_dir=None
     )
@@ -170,6 +170,7 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
     reset_peak_memory(fabric.device)
     root = own.root or scannet_folder(own.rooms, fabric)
     model = scannet.new_model(run.method, own, fabric)  # type: ignore[arg-type]
+    start = time.perf_counter()
     numbers: dict[str, Any] = dict.fromkeys((HELD_OUT, "setting", "refine", *VALUES, *REPAIRS))
     try:
         scannet.train_model(model, scannet.training_scenes(root, own), scannet.loss_of(model, own), own, fabric)
