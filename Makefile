@@ -142,6 +142,8 @@ long: $(VENV)/.dev
 docs: $(VENV)/.docs
 	@echo "== Building the pages"
 	$(PY) -m sphinx -W -q -b html docs docs/_build/html
+	@! grep -rlE --include='*.html' '<(script|link|img)[^>]* (src|href)="https?:' docs/_build/html || \
+		{ echo "The pages above ask another host for something; they are to be read offline"; exit 1; }
 	@echo "docs/_build/html/index.html"
 
 dist: $(VENV)/.dev

@@ -1,4 +1,7 @@
-"""Sphinx: `sphinx-build -W -b html docs docs/_build/html`. Reads the source tree, so nothing has to be installed."""
+"""Sphinx: `sphinx-build -W -b html docs docs/_build/html`. Reads the source tree, so nothing has to be installed.
+
+The notebooks run where they changed, with the extras that they name; `-D nb_execution_mode=off` leaves them alone.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +64,7 @@ EXTRAS = [
 autodoc_mock_imports = [name for name in EXTRAS if find_spec(name) is None]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature has the types
 napoleon_use_rtype = False
 
 
@@ -80,7 +84,7 @@ def _tidy_docstring(app: Any, what: str, name: str, obj: object, options: Any, l
 
 
 ANY = r"~?(?:typing\.|numpy\.)?"
-ARRAY = rf"{ANY}ndarray\[tuple\[{ANY}Any, \.\.\.\], {ANY}dtype\[{ANY}(\w+)\]\]"
+ARRAY = rf"{ANY}ndarray\[(?:tuple\[{ANY}Any, \.\.\.\]|{ANY}Any), {ANY}dtype\[{ANY}(\w+)\]\]"
 
 
 def _short_signature(
