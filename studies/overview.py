@@ -1,7 +1,8 @@
 """One picture of what the library does: input, instances found, and how unsure each point is of its own.
 
-Nuclei by their checkpoint, on test images, and chairs and lamps by theirs, on generated test shapes. Of each kind the
-typical one is drawn: of the first 31 the one with the median share of objects found.
+Nuclei by their checkpoint, on test images, chairs by theirs, on generated test shapes, and rooms by theirs, on
+generated ones for validation. Of each kind the typical one is drawn: of the first 31, or the 20 rooms, the one with the
+median share of objects found.
 
     python studies/overview.py --output docs/images/overview.png --moving docs/images/gathering.webp
 
@@ -27,7 +28,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from probemb_adapters.experiments import partnet
+from probemb_adapters.experiments import partnet, scannet
 from probemb_adapters.experiments.images.model import Model as ImageModel
 from probemb_adapters.files import replaced_file
 from probemb_adapters.images.nuclei import read_nuclei, read_sides
@@ -44,7 +45,7 @@ from probemb_adapters.report.pictures import (
 )
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances
-from probemb_shapes.demo_data import PROJECT, partnet_folder
+from probemb_shapes.demo_data import PROJECT, partnet_folder, scannet_folder
 
 COUNT = 31
 MIN_POINTS = 10  # of a part that the moving picture colours
@@ -64,13 +65,17 @@ class Options:
 
 
 class Result(NamedTuple):
-    """What was found in a cloud (N, 3) or in the pixels of an image (H, W), and the share of true objects found."""
+    """What was found in a cloud (N, 3) or in the pixels of an image (H, W), and the share of true objects found.
+
+    ``rgb`` (N, 3), 0 … 255, is of a room, which has z up.
+    """
 
     input: Any
     embedding: GaussianEmbedding
     found: Instances
     uncertainty: Tensor
     share: float
+    rgb: Tensor | None = None
 
 
 def share_found(truth: Tensor, found: Instances) -> float:
@@ -95,13 +100,29 @@ def of_shapes(checkpoint: Path) -> list[Result]:
     return results
 
 
+@torch.no_grad()
+def of_rooms(checkpoint: Path) -> list[Result]:
+    """The validation rooms of the example."""
+    model, results = scannet.Model.load(checkpoint), []
+    fabric = start_fabric(accelerator="cpu", devices=1, precision="32-true", log_dir=None)
+    options = scannet.resolve(scannet.Options(submission=False))
+    scenes = scannet.evaluation_scenes(scannet_folder(options.rooms, fabric), options)
+    for i in tqdm(range(len(scenes)), desc=checkpoint.stem, unit="room"):  # type: ignore[arg-type]
+        scene = model.labelled(scenes[i])
+        embedding, probabilities = model.predict(scene, fabric)
+        found = model.cluster((embedding, probabilities))
+        share = share_found(scene.instance, found)
+        results.append(Result(scene.pos, embedding, found, found.uncertainty(embedding), share, scene.rgb))
+    return results
+
+
 def of_images(checkpoint: Path) -> list[Result]:
     """The first test images."""
     model, results = ImageModel.load(checkpoint), []
     for image in tqdm(read_sides(read_nuclei(NUCLEI), NUCLEI)["test"][:COUNT], desc=checkpoint.stem, unit="image"):
         embedding, probabilities = model.predict(image.image)
         found = model.cluster(embedding, probabilities)
-        truth = torch.from_numpy(image.label.astype(np.int64).ravel()) - 1  # type: ignore[union-attr]
+        truth = torch.from_numpy(image.label.astype(np.int64).ravel()) - 1
         results.append(Result(image.image, embedding, found, found.uncertainty(embedding), share_found(truth, found)))
     return results
 
@@ -113,12 +134,26 @@ def typical(results: Sequence[Result]) -> Result:
 
 def draw_shape(figure: Figure, row: int, rows: int, result: Result) -> None:
     colors = np.vstack([instance_colors(len(result.found)), GREY])
-    unsure = matplotlib.colormaps["viridis"](unit_range(result.uncertainty.numpy()))
-    shown = [[GREY], colors[result.found.label.numpy()], unsure]
+    label = result.found.label.numpy()
+    unsure = matplotlib.colormaps["viridis"](unit_range(result.uncertainty.numpy()))[:, :3]
+    unsure[label < 0] = GREY[:3]
+    points, shown = z_up(result.input.numpy(), "y"), [np.tile(GREY, (len(label), 1)), colors[label], unsure]
+    if result.rgb is not None:
+        points, shown[0] = result.input.numpy(), result.rgb.numpy() / 255
+    seen = slice(None) if result.rgb is None else opened(points)
     for column, color in enumerate(shown):
         axis = figure.add_subplot(rows, len(shown), len(shown) * row + column + 1, projection="3d")
-        draw_cloud(axis, z_up(result.input.numpy(), "y"), color, size=4, zoom=1.3)
+        draw_cloud(axis, points[seen], color[seen], size=4 if result.rgb is None else 0.6, zoom=1.3)
+        if result.rgb is not None:
+            axis.view_init(elev=40, azim=-60)
         head(axis, row, column)
+
+
+def opened(points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Without the ceiling, and without the walls that are between the eye and the room, in metres."""
+    low, high = points.min(0), points.max(0)
+    wall = 0.2
+    return np.asarray((points[:, 2] < low[2] + 2) & (points[:, 0] < high[0] - wall) & (points[:, 1] > low[1] + wall))
 
 
 def draw_image(figure: Figure, row: int, rows: int, result: Result) -> None:
@@ -146,7 +181,10 @@ def head(axis: Any, row: int, column: int) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    shapes = [typical(of_shapes(CHECKPOINTS / f"{name}.safetensors")) for name in ("chair", "lamp")]
+    shapes = [
+        typical(of_shapes(CHECKPOINTS / "chair.safetensors")),
+        typical(of_rooms(CHECKPOINTS / "rooms.safetensors")),
+    ]
     image = typical(of_images(CHECKPOINTS / "nuclei.safetensors"))
     figure, rows = Figure(figsize=(7.5, 7.5)), len(shapes) + 1
     draw_image(figure, 0, rows, image)
