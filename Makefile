@@ -2,7 +2,7 @@
 # make test         run all tests
 # make minkowski    build MinkowskiEngine, a second engine for ScanNet: some minutes, once; make test does so where it can
 # make check        formatting, lint and types
-# make bench        everything against what people use today: tables, a JSON file and a picture; a quarter of an hour
+# make bench        everything against what people use today: tables, a JSON file and a picture; twenty minutes
 # make bench-quick  the same in small sizes, two minutes
 # make gpu          everything that has a CUDA path, on a real GPU: tests and timings, four minutes; PY=python3 installs nothing
 # make hosts       the integrations on the hosts' own code: POINTCEPT=<clone> MMDET3D=<clone> and others, see tests/hosts

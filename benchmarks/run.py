@@ -2,7 +2,7 @@
 
 One thread. Leave the machine alone meanwhile: with other load the ratios mean nothing.
 
-    python benchmarks/run.py                             everything, a quarter of an hour
+    python benchmarks/run.py                             everything, twenty minutes
     python benchmarks/run.py --quick                     small sizes, under two minutes, for CI
     python benchmarks/run.py --only losses clustering    some subjects
 
