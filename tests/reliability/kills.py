@@ -42,7 +42,15 @@ from probemb_shapes.furniture import write_furniture
 from probemb_shapes.plants import write_plants
 
 MOST = 5  # kills before a command may end
-MEASURED = ("training minutes", "grouping minutes", "peak MB", "commit")  # of a study's lines: other at each run
+MEASURED = {
+    "training minutes",
+    "grouping minutes",
+    "peak MB",
+    "commit",
+    "training, min",
+    "grouping",
+    "MB",
+}  # of studies
 COLUMNS = ("command", "seconds", "kills", "with files", "left temporary", "results", "different")
 
 
