@@ -42,7 +42,15 @@ from probemb_shapes.furniture import write_furniture
 from probemb_shapes.plants import write_plants
 
 MOST = 5  # kills before a command may end
-MEASURED = ("training minutes", "grouping minutes", "peak MB", "commit")  # of a study's lines: other at each run
+MEASURED = {
+    "training minutes",
+    "grouping minutes",
+    "peak MB",
+    "commit",
+    "training, min",
+    "grouping",
+    "MB",
+}  # of studies
 COLUMNS = ("command", "seconds", "kills", "with files", "left temporary", "results", "different")
 
 
@@ -111,9 +119,13 @@ def finish(command: Command, folder: Path, seconds: float | None) -> bool:
             os._exit(code)
     start = time.monotonic()
     done, status = 0, 0
-    while not done and (seconds is None or time.monotonic() - start < seconds):
-        time.sleep(0.002)
-        done, status = os.waitpid(child, os.WNOHANG)
+    try:
+        while not done and (seconds is None or time.monotonic() - start < seconds):
+            time.sleep(0.002)
+            done, status = os.waitpid(child, os.WNOHANG)
+    except KeyboardInterrupt:
+        os.killpg(child, signal.SIGKILL)
+        raise
     if not done:
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)

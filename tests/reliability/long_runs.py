@@ -4,7 +4,8 @@
     make long HOURS=0.1 PREDICTIONS=1000
 
 The training is the loop of the experiments with a small PointNet++ and checkpoints; predictions go through what
-``probemb predict`` calls, 100 clouds a call. Samples go to a CSV; a line is fitted to the later three quarters of them.
+``probemb predict`` calls, up to 100 clouds a call. Samples go to a CSV; a line is fitted to the later three quarters of
+them.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def train(hours: float, folder: Path) -> Watch:
     fabric = start_fabric(accelerator="cpu", log_dir=folder / "tensorboard")
     data, _ = training_data(options.root or folder, options)
     model, loss = new_model(("part",), options, fabric), objective(options)
-    watch, end = Watch("training", 50), time.monotonic() + 3600 * hours
+    watch, end = Watch("training", 20), time.monotonic() + 3600 * hours
 
     def losses(network: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         watch.tick()
@@ -109,12 +110,13 @@ def predict(predictions: int, folder: Path) -> Watch:
     write_plants(folder / "plants", 5, points=400)
     steps = ("--steps", "2", "--points", "128", "--batch-size", "2", "--accelerator", "cpu")
     probemb(["train", str(folder / "plants"), "--output", str(folder / "run"), *steps])
-    write_plants(folder / "clouds", 100, points=128)
+    share = max(1, min(100, predictions // 20))
+    write_plants(folder / "clouds", share, points=128)
     model, fabric = Model.load(folder / "run"), start_fabric(accelerator="cpu")
-    watch = Watch("prediction", 100)
-    for _ in range(-(-predictions // 100)):
+    watch = Watch("prediction", share)
+    for _ in range(-(-predictions // share)):
         run_prediction(model, [folder / "clouds"], folder / "found", fabric, shown=3)
-        watch.tick(100)
+        watch.tick(share)
     return watch
 
 

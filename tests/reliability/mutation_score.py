@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -129,7 +130,7 @@ def run_tests(names: list[str], known: set[str]) -> int:
 
 
 def measure(tree: Path, folder: Path) -> dict[str, Any]:
-    """Seconds of each test and the tests of each line; kept while the repository stays as it is."""
+    """Seconds of each test and the tests of each line; kept while the core stays as it is."""
 
     def job() -> int:
         import coverage
@@ -151,21 +152,27 @@ def measure(tree: Path, folder: Path) -> dict[str, Any]:
             }
             for file in sorted(data.measured_files())
         }
-        text = json.dumps({"tests": [[name, recorder.seconds[name]] for name in names], "lines": lines})
+        tests = [[name, recorder.seconds[name]] for name in names]
+        text = json.dumps({"core": core_digest(tree), "tests": tests, "lines": lines})
         (folder / "measured.json").write_text(text)
         return 0
 
+    with contextlib.suppress(FileNotFoundError):
+        known = json.loads((folder / "measured.json").read_text())
+        if known["core"] == core_digest(tree):
+            return dict(known)
     print("== Which tests run which line: the whole of tests/core once", flush=True)
     (folder / "measured.json").unlink(missing_ok=True)
-    in_copy(tree, job, 7200.0, folder / "measure.log")
-    return read_measured(folder)
+    if in_copy(tree, job, 7200.0, folder / "measure.log") != 0:
+        raise SystemExit(f"the tests could not be measured: see {folder / 'measure.log'}")
+    return dict(json.loads((folder / "measured.json").read_text()))
 
 
-def read_measured(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "measured.json").read_text()))
-    except FileNotFoundError:
-        raise SystemExit(f"the tests could not be measured: see {folder / 'measure.log'}") from None
+def core_digest(tree: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted((tree / "probemb_lib").rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def tests_of(place: Place, measured: dict[str, Any]) -> list[list[str]]:
@@ -276,7 +283,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     tree = folder / "tree"
     copy_tree(tree)
-    measured = read_measured(folder) if (folder / "measured.json").exists() else measure(tree, folder)
+    measured = measure(tree, folder)
     files = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "probemb_lib").rglob("*.py"))
     chosen = sample([file for file in files if KERNELS not in file], options.sample, options.seed)
     results = folder / "results.csv"
@@ -285,22 +292,23 @@ def main() -> int:
         rows = [row for row in rows if row["outcome"] == "killed"]
         write_rows(results, rows)
     done = {(row["file"], row["operator"], int(row["occurrence"]), row["before"], row["after"]) for row in rows}
-    for i, mutant in enumerate(chosen):
-        place = mutant.place
-        if (place.file, place.operator, place.occurrence, mutant.before, mutant.after) in done:
-            continue
-        start = time.monotonic()
-        outcome, tests = judge(mutant, tree, folder, measured)
-        row = place._asdict() | {
-            "outcome": outcome,
-            "seconds": f"{time.monotonic() - start:.1f}",
-            "tests": str(tests),
-            "before": mutant.before,
-            "after": mutant.after,
-        }
-        rows.append({name: str(value) for name, value in row.items()})
-        write_rows(results, rows)
-        print(f"{i + 1}/{len(chosen)} {outcome:8} {row['seconds']:>6} s  {place}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # the score of what there is
+        for i, mutant in enumerate(chosen):
+            place = mutant.place
+            if (place.file, place.operator, place.occurrence, mutant.before, mutant.after) in done:
+                continue
+            start = time.monotonic()
+            outcome, tests = judge(mutant, tree, folder, measured)
+            row = place._asdict() | {
+                "outcome": outcome,
+                "seconds": f"{time.monotonic() - start:.1f}",
+                "tests": str(tests),
+                "before": mutant.before,
+                "after": mutant.after,
+            }
+            rows.append({name: str(value) for name, value in row.items()})
+            write_rows(results, rows)
+            print(f"{i + 1}/{len(chosen)} {outcome:8} {row['seconds']:>6} s  {place}", flush=True)
     return int(report(rows) < TARGET)
 
 
