@@ -32,7 +32,6 @@ from probemb_adapters.training import start_fabric
 from probemb_shapes.demo_data import PROJECT, partnet_folder, scannet_folder
 
 CHECKPOINTS = PROJECT / "checkpoints"
-ROOMS = CHECKPOINTS / "rooms.safetensors"
 NUCLEI = PROJECT / "data" / "nuclei" / "nuclei.npz"
 POINTS = 2_048  # of a chair
 MIN_POINTS = 10  # of a part that is found
@@ -111,7 +110,7 @@ def chairs(demo: DemoOptions, fabric: Fabric) -> Result:
 
 def rooms(demo: DemoOptions, fabric: Fabric) -> Result:
     """The checkpoint of rooms on rooms with furniture that training has not seen."""
-    model = scannet.Model.load(ROOMS)
+    model = scannet.Model.load(CHECKPOINTS / "rooms.safetensors")
     options = scannet.resolve(
         scannet.Options(rooms=demo.rooms, max_scenes=demo.samples, submission=False, output=demo.output)
     )
@@ -213,12 +212,13 @@ def parts(
 def main() -> None:
     demo = tyro.cli(DemoOptions, description=__doc__)
     fabric = start_fabric(accelerator="cpu")
-    results = [nuclei(demo), chairs(demo, fabric)]
-    if ROOMS.is_file():
-        results.append(rooms(demo, fabric))
-    else:
-        print(f"No rooms are shown: expected their model in {ROOMS}")
-    results += [training(demo, fabric), furniture(demo, fabric)]
+    results = [
+        nuclei(demo),
+        chairs(demo, fabric),
+        rooms(demo, fabric),
+        training(demo, fabric),
+        furniture(demo, fabric),
+    ]
 
     sections = [result.section for result in results]
     table = Table(
