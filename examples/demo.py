@@ -179,7 +179,7 @@ def furniture(demo: DemoOptions, fabric: Fabric) -> Result:
     options = partnet.Options(threshold=model.threshold, max_shapes=demo.samples, report_shapes=SHOWN)
     return parts(
         "The hard case: parts of real furniture",
-        "PointNet++ on {} real models, whose kinds training has seen in 108 others: AP50 {:.1f} %. Few models, many "
+        "PointNet++ on {} real models, trained on 108 others and generated shapes: AP50 {:.1f} %. Few models, many "
         "kinds, far from solved. Again:",
         "python examples/partnet_pointnet2.py --evaluate checkpoints/furniture.safetensors "
         f"--threshold {model.threshold}",
