@@ -146,7 +146,7 @@
         return {
           traces: [cloud(shape, of(inside), { color: unsure, text, colorscale, cmin: low, cmax: high, showscale: false }),
             cloud(shape, of(outside), { color: shape.none, text: "none" })],
-          names, key: [colorBar([0, 0.5, 1].map((t) => [low + t * (high - low), t])), "1 − score · κ"],
+          names, key: [colorBar([0, 0.5, 1].map((t) => [Number((low + t * (high - low)).toFixed(2)), t])), "1 − score · κ"],
         };
       }
       const [low, high] = middle(shape.logs.flatMap((x) => Array.from(x)));

@@ -132,7 +132,7 @@ def _legends(image: ImageResult, tally: Tally) -> dict[str, str]:
         low, high = middle(image.uncertainty[image.found > 0])
         ticks = ((5, low), (50, (low + high) / 2), (95, high))
         bar = '<div class="bar viridis"></div><div class="ticks">{}</div><span>1 − score · κ</span>'.format(
-            "".join(f'<span style="left:{at}%">{value:.3g}</span>' for at, value in ticks)
+            "".join(f'<span style="left:{at}%">{value:.2f}</span>' for at, value in ticks)
         )
     return {"input": "", "truth": truth, "found": found, "uncertainty": bar}
 
