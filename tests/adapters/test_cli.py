@@ -132,8 +132,14 @@ def test_prediction_keeps_points_and_properties(trained: Path, plants: Path, tmp
     before, after = (PlyData.read(str(p))["vertex"].data for p in (source, tmp_path / "plant_000.ply"))
     for name in before.dtype.names:
         assert np.array_equal(before[name], after[name]), name
-    assert after.dtype.names[len(before.dtype.names) :] == ("found_instance", "found_class", "score", "sigma")
+    assert after.dtype.names[len(before.dtype.names) :] == (
+        *("found_instance", "found_class"),
+        *("score", "sigma", "uncertainty"),
+    )
     label = after["found_instance"]
+    assert (after["uncertainty"][label < 0] == 1).all()
+    assert (after["uncertainty"][label >= 0] >= 1 - after["score"][label >= 0] - 1e-6).all()  # 1 - score * similarity
+    assert 0 <= after["uncertainty"].min() < 1
     assert set(np.unique(after["found_class"][label >= 0])) <= {STEM, LEAF}
     assert (after["found_class"][label < 0] == -1).all()
     counts = np.bincount(label[label >= 0])
@@ -144,7 +150,7 @@ def test_prediction_keeps_points_and_properties(trained: Path, plants: Path, tmp
     save(tmp_path / "far" / "scan.npz", height=np.arange(90.0))
     main(["predict", str(trained), str(tmp_path / "far"), "--output", str(tmp_path), "--accelerator", "cpu"])
     with np.load(tmp_path / "scan.npz") as arrays:
-        assert {"height", "instance", "class", "score", "sigma", "mean"} <= set(arrays.files)
+        assert {"height", "instance", "class", "score", "sigma", "uncertainty", "mean"} <= set(arrays.files)
 
 
 def test_large_clouds_are_cut_into_tiles(
@@ -294,7 +300,8 @@ def test_classes_have_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[
     replace(model, settings=replace(model.settings, threshold=1e-9)).save(run / "model.safetensors")  # one instance
     main(["predict", str(run), str(tmp_path / "in" / "0.csv"), "--output", str(found), "--accelerator", "cpu"])
     names = (found / "0.csv").read_text(encoding="utf-8").split("\n")[0].split(",")
-    assert names == ["x", "y", "z", "leaf", "organ", "instance", "class", "score", "sigma", "class_name"]
+    assert names[:5] == ["x", "y", "z", "leaf", "organ"]
+    assert names[5:] == ["instance", "class", "score", "sigma", "uncertainty", "class_name"]
     with np.load(found / "0.npz") as arrays:
         named = {(int(n), str(name)) for n, name in zip(arrays["class"], arrays["class_name"], strict=True)}
     assert named - {(-1, "")} <= {(0, "leaf"), (1, "stem")}

@@ -52,7 +52,7 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
         colors = (255 * instance_colors(len(found))).astype(np.uint8)
         own = model.frame.to_file(embedding, cloud.pos)
         named = replace(found, semantic=model.class_numbers(found))
-        write_instances(output / cloud.name, cloud, named, own, colors, model.class_names)
+        write_instances(output / cloud.name, cloud, named, own, colors, model.class_names, found.uncertainty(embedding))
         rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
         if i % every == 0:
             pos, (mean, log_std) = model.frame.lengths_of_file(pos, embedding)
