@@ -37,10 +37,10 @@ from probemb_adapters.experiments.own_clouds.data import (
     fingerprint,
     labelled_data,
     split_clouds,
-    times_as_large,
 )
 from probemb_adapters.experiments.own_clouds.options import Settings, resolve
 from probemb_adapters.experiments.own_clouds.training import with_lengths
+from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
 from probemb_adapters.experiments.run import notes_of
 from probemb_adapters.training import LAST, start_fabric
 from probemb_lib import GaussianEmbedding
@@ -484,7 +484,29 @@ def test_clouds_in_another_unit(trained: Path, tmp_path: Path, capsys: pytest.Ca
     with np.load(small) as arrays:
         np.savez(small, pos=arrays["pos"] / 200)
     main(["predict", str(trained), str(small), "--output", str(tmp_path / "found"), "--accelerator", "cpu"])
-    assert "times as large as the clouds of the training; is it in another unit?" in capsys.readouterr().out
+    told = capsys.readouterr().err
+    assert told.count("is it in another unit? Then multiply its positions by") == 1
+    assert "probemb: small is 0.0" in told
+
+
+def test_a_larger_scene_is_no_other_unit() -> None:
+    """Points as many times farther apart tell, or instances that are not there; size alone does not."""
+    pos = np.random.default_rng(0).random((2_000, 3))
+    some = [replace(cloud(), pos=size * pos) for size in (0.7, 1.0)]
+    frame, measured = Frame("z", common_unit(some)), measure(some)
+
+    def doubt(pos: Any, none: float = 0.0, known: tuple[float, ...] = measured) -> str:
+        return unit_doubt(replace(cloud(), pos=pos), frame, known, none) or ""
+
+    assert "and its points lie 9.9 times as far apart: is it in another unit?" in doubt(9.9 * pos)
+    assert "points lie 3.3 times as far apart" in doubt(pos / 0.3048)
+    assert "times as close together" in doubt(0.3 * pos)
+    row = np.concatenate([pos + np.array([i, 0, 0]) for i in range(6)])
+    assert not any(doubt(x) for x in (row, pos, 0.7 * pos, pos[::4], np.repeat(pos, 2, 0), 0.3 * pos[:60]))
+    assert "and 98% of its points are in no instance: is it in another unit?" in doubt(row, none=0.98)
+    assert not doubt(9.9 * pos, known=())
+    assert "is it in another unit?" in doubt(21 * pos, known=())
+    assert measure([replace(cloud(), pos=np.zeros((9, 3)))]) == ()
 
 
 def test_notes_are_few(capsys: pytest.CaptureFixture[str]) -> None:

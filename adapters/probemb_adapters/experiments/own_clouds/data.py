@@ -24,7 +24,6 @@ from probemb_lib.labels import IGNORED, NO_INSTANCE
 
 SPLITS = ("train", "val", "test")
 _ALSO = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-_ANOTHER_UNIT = 300  # times as large or as small as the training's clouds: metres are 1,000 millimetres
 _HELD_OUT = 0.15  # of the files, for validation and for test
 _INSIDE = 1, 99  # per cent of the coordinates: stray points move and scale nothing
 
@@ -211,7 +210,8 @@ def _centred(pos: Array) -> Array:
     return np.asarray(pos - _centre(pos))
 
 
-def _radius(cloud: Cloud) -> float:
+def radius(cloud: Cloud) -> float:
+    """Of the cloud around its middle, without stray points, in the unit of the file."""
     return float(np.percentile(np.linalg.norm(_centred(cloud.pos), axis=1), _INSIDE[1]))
 
 
@@ -254,25 +254,10 @@ def common_unit(clouds: Sequence[Cloud]) -> float:
     Raises:
         ValueError: all points of each cloud lie at one place.
     """
-    radius = max(map(_radius, clouds))
-    if radius == 0:
+    largest = max(map(radius, clouds))
+    if largest == 0:
         raise ValueError("expected clouds with an extent, got all points of each at one place")
-    return float(f"{radius:.3g}")
-
-
-def times_as_large(cloud: Cloud, frame: Frame) -> float:
-    """The size of a cloud against the largest of the training, without stray points.
-
-    Raises:
-        ValueError: it can only be in another unit.
-    """
-    times = _radius(cloud) / frame.unit
-    if not 1 / _ANOTHER_UNIT < times < _ANOTHER_UNIT:
-        raise ValueError(
-            f"{cloud.name}: expected a cloud in the unit of the training's, the largest of which is {2 * frame.unit:g} "
-            f"across, got one that is {2 * times * frame.unit:.3g} across: scale its positions to that unit, or cut it"
-        )
-    return times
+    return float(f"{largest:.3g}")
 
 
 def labelled_data(cloud: Cloud, frame: Frame, classes: Sequence[int]) -> Data:

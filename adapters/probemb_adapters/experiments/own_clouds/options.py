@@ -45,6 +45,8 @@ class Settings(TrainingSettings):
     """of each of these; none: their numbers are all that is known"""
     unit: float = 1.0
     """length in the files that is 1 for the network: all clouds share it"""
+    measured: tuple[float, ...] = ()
+    """smallest radius of a training cloud, least and largest distance of neighbouring points, in the files' unit"""
     seen: tuple[int, ...] = ()
     """fingerprints of the clouds of training and validation"""
     # --- training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,12 @@ from probemb_adapters.experiments.own_clouds.data import (
     labelled_data,
     read_labelled,
     split_clouds,
-    times_as_large,
 )
 from probemb_adapters.experiments.own_clouds.evaluation import ap_table, evaluate_model, fit_model, write_evaluation
 from probemb_adapters.experiments.own_clouds.model import FILE, Model
 from probemb_adapters.experiments.own_clouds.options import Options, resolve
 from probemb_adapters.experiments.own_clouds.training import new_model, train_model, with_lengths
+from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
 from probemb_adapters.experiments.run import notes_of
 from probemb_adapters.report.tables import table_text
 from probemb_adapters.training import LAST
@@ -72,6 +73,7 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
         class_values=known,
         class_names=names,
         unit=common_unit(split["train"]),
+        measured=measure(split["train"]),
         seen=tuple(fingerprint(cloud) for name in ("train", "val") for cloud in split[name]),
     )
     options = resolve(options, len(split["train"]), max(len(cloud.pos) for cloud in split["train"]))
@@ -114,6 +116,8 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
         fabric.print("the model was trained or fitted on all of these clouds: expect less on others")
     for cloud in clouds:
         times_as_large(cloud, model.frame)
+        if doubt := unit_doubt(cloud, model.frame, made.measured, none=0):
+            warnings.warn(doubt, stacklevel=2)
     test = TestClouds(unseen or clouds, model.frame, made.class_values, model.points)
     evaluation = evaluate_model(model, test, fabric)
     if output is None:
