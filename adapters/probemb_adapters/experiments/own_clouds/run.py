@@ -30,9 +30,8 @@ from probemb_adapters.experiments.own_clouds.model import FILE, Model
 from probemb_adapters.experiments.own_clouds.options import Options, resolve
 from probemb_adapters.experiments.own_clouds.training import new_model, train_model, with_lengths
 from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
-from probemb_adapters.experiments.run import notes_of
+from probemb_adapters.experiments.run import check_output, notes_of
 from probemb_adapters.report.tables import table_text
-from probemb_adapters.training import LAST
 from probemb_lib import Finding
 
 _LINES = 10  # of findings that a training prints
@@ -48,10 +47,7 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     Raises:
         FileNotFoundError, ValueError: the message says what was expected of the folder, what came and what to do.
     """
-    if not options.resume and (options.output / LAST).exists():
-        raise ValueError(
-            f"{options.output} has a training already: go on with it by --resume, or take another --output"
-        )
+    check_output(options.output, options.resume)
     clouds = read_labelled(folder, options.instance, options.semantic, options.background)
     fabric.print(*notes_of(clouds), sep="\n")
     split = split_clouds(folder, clouds, options.seed)
