@@ -370,6 +370,10 @@ def test_training_prints_findings_and_stops_at_errors(tmp_path: Path, capsys: py
     [
         ({"a": {}}, "expected a property with the instance of each point, got positions alone (1 of 1 clouds are so)"),
         ({"a": {"wood": 0}}, "got the properties wood"),
+        (
+            {"a": {"instance": 1}, "b": {"instance": 1}, "new": {}},
+            "1 of 3 clouds have no property with the instance of each point: new; move them out of the folder",
+        ),
         ({"a": {"instance": 1}}, "expected at least three files, one each to train on"),
         ({"train/a": {"instance": 1}, "val/b": {"instance": 1}}, "subfolders train, val and test, got train, val"),
         ({"a": {"instance": 1, "class": 1}, "b": {"instance": 1}}, "expected classes as in 1 of 2 clouds"),

@@ -322,7 +322,9 @@ def test_labels_by_name_and_by_convention(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cloud.semantic, np.choose(SEMANTIC, [0, -100, 2]))
     (cloud,) = read_clouds(tmp_path / "a.npz", instance="label", semantic="label")
     np.testing.assert_array_equal(cloud.instance, cloud.semantic)
-    with pytest.raises(ValueError, match=r"a\.npz: expected a property part for instance=, got leaf, object, label"):
+    with pytest.raises(
+        ValueError, match=r"a\.npz: expected a property part, named for instance labels, got leaf, object, label"
+    ):
         read_clouds(tmp_path / "a.npz", instance="part")
 
 

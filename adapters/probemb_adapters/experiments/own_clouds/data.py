@@ -46,6 +46,11 @@ def read_labelled(
     """
     clouds = read_clouds(folder, instance=instance, semantic=semantic, no_instance=background, class_names=class_names)
     bare = [cloud for cloud in clouds if cloud.instance is None]
+    if 0 < len(bare) < len(clouds):
+        raise ValueError(
+            f"{folder}: {len(bare)} of {len(clouds)} clouds have no property with the instance of each point: "
+            f"{_listed([cloud.name for cloud in bare])}; move them out of the folder, they can be predicted"
+        )
     if bare:
         raise ValueError(
             f"{bare[0].path}: expected a property with the instance of each point, got {_names(bare[0])} "
