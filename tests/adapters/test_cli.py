@@ -362,6 +362,23 @@ def test_training_prints_findings_and_stops_at_errors(tmp_path: Path, capsys: py
     assert "more: probemb check lists them" in capsys.readouterr().out
 
 
+def test_values_of_points_that_nobody_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are ignored in checks, in training and, as they were named there, in evaluations."""
+    for i in range(3):
+        instance = np.where(np.arange(90) < 30, 99, np.arange(90) // 45)
+        save(tmp_path / "in" / f"{'a' * (i + 1)}.npz", **{"instance": instance, "class": np.where(instance < 9, 1, 99)})
+    main(["check", str(tmp_path / "in")])
+    assert "3 clouds, classes 1, 99" in capsys.readouterr().out
+    main(["check", str(tmp_path / "in"), "--ignored", "99"])
+    assert "3 clouds, classes 1, " in capsys.readouterr().out
+    run = tmp_path / "run"
+    main(["train", str(tmp_path / "in"), "--output", str(run), "--ignored", "99", *SMALL, "--steps", "1"])
+    assert (Model.load(run).settings.ignored, Model.load(run).settings.class_values) == ((99,), (1,))
+    before = metrics(run)["instances"]["mean"]
+    main(["evaluate", str(run), str(tmp_path / "in"), "--output", str(tmp_path / "again")])
+    assert metrics(tmp_path / "again")["instances"]["mean"] == before == 2
+
+
 # --- messages
 
 

@@ -37,6 +37,7 @@ def read_labelled(
     semantic: str | None = None,
     background: Sequence[int | str] = (),
     class_names: Mapping[int, str] | None = None,
+    ignored: Sequence[int | str] = (),
 ) -> list[Cloud]:
     """The clouds of a folder, all with instances, and all or none with classes.
 
@@ -44,7 +45,14 @@ def read_labelled(
         FileNotFoundError, ValueError: see `read_clouds`; clouds without instances, or some without classes. The message
             names the properties that are there.
     """
-    clouds = read_clouds(folder, instance=instance, semantic=semantic, no_instance=background, class_names=class_names)
+    clouds = read_clouds(
+        folder,
+        instance=instance,
+        semantic=semantic,
+        no_instance=background,
+        ignored=ignored,
+        class_names=class_names,
+    )
     bare = [cloud for cloud in clouds if cloud.instance is None]
     if 0 < len(bare) < len(clouds):
         raise ValueError(

@@ -36,6 +36,8 @@ class Settings(TrainingSettings):
     """property with the class of each point; by default the first usual name"""
     background: tuple[int | str, ...] = ()
     """values of the instance property that mean no instance"""
+    ignored: tuple[int | str, ...] = ()
+    """values of both properties on points that nobody labelled"""
     up: Up = "z"
     """axis of the files that points up"""
     # --- the data

@@ -35,7 +35,7 @@ from probemb_adapters.report.tables import table_text
 from probemb_lib import Finding
 
 _LINES = 10  # of findings that a training prints
-_WAY = "Values that mean no instance are named by --background VALUE …; -100 is not labelled."
+_WAY = "Values that mean no instance are named by --background VALUE …, those of points nobody labelled by --ignored."
 
 
 def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
@@ -48,7 +48,7 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
         FileNotFoundError, ValueError: the message says what was expected of the folder, what came and what to do.
     """
     check_output(options.output, options.resume)
-    clouds = read_labelled(folder, options.instance, options.semantic, options.background)
+    clouds = read_labelled(folder, options.instance, options.semantic, options.background, ignored=options.ignored)
     fabric.print(*notes_of(clouds), sep="\n")
     split = split_clouds(folder, clouds, options.seed)
     fabric.print(", ".join(f"{name} {len(split[name])}" for name in SPLITS) + " clouds")
@@ -103,7 +103,7 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
     """
     model = Model.load(path)
     made = model.settings
-    clouds = read_labelled(folder, made.instance, made.semantic, made.background, model.class_names)
+    clouds = read_labelled(folder, made.instance, made.semantic, made.background, model.class_names, made.ignored)
     check_classes(known_classes(made.class_values, made.class_names), clouds, "the model does not know them")
     unseen = [cloud for cloud in clouds if fingerprint(cloud) not in set(made.seen)]
     if unseen and len(unseen) < len(clouds):
@@ -123,14 +123,18 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
 
 
 def run_check(
-    folder: Path, instance: str | None, semantic: str | None, background: Sequence[int | str]
+    folder: Path,
+    instance: str | None,
+    semantic: str | None,
+    background: Sequence[int | str],
+    ignored: Sequence[int | str] = (),
 ) -> tuple[str, bool]:
     """The usual mix-ups in each cloud of a folder, a line a finding.
 
     Returns:
         What to print, and whether a finding is an error.
     """
-    clouds = read_labelled(folder, instance, semantic, background)
+    clouds = read_labelled(folder, instance, semantic, background, ignored=ignored)
     found = _findings(clouds)
     lines = [*notes_of(clouds), *(f"{cloud.name}: {finding}" for cloud, finding in found), *([_WAY] if found else [])]
     classes = class_values(clouds)
