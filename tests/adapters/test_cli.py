@@ -351,6 +351,17 @@ def test_check_finds_mix_ups(plants: Path, tmp_path: Path, capsys: pytest.Captur
     assert "bare: error: instance: expected labels in each cloud" in capsys.readouterr().out
 
 
+def test_one_finding_in_many_clouds_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "bb", "ccc"):
+        save(tmp_path / f"{name}.npz", instance=np.full(90, -7))
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert printed.count("got -7") == 1
+    assert "3 clouds (a, bb, ccc): error: instance: expected ids >= 0" in printed
+    assert printed.endswith("3 clouds, no classes, 6 findings\n")
+
+
 def test_training_prints_findings_and_stops_at_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     for i in range(16):

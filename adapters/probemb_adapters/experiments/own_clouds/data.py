@@ -57,7 +57,7 @@ def read_labelled(
     if 0 < len(bare) < len(clouds):
         raise ValueError(
             f"{folder}: {len(bare)} of {len(clouds)} clouds have no property with the instance of each point: "
-            f"{_listed([cloud.name for cloud in bare])}; move them out of the folder, they can be predicted"
+            f"{listed([cloud.name for cloud in bare])}; move them out of the folder, they can be predicted"
         )
     if bare:
         raise ValueError(
@@ -93,7 +93,7 @@ def split_clouds(folder: Path, clouds: Sequence[Cloud], seed: int) -> dict[str, 
         others = [cloud.name for cloud, at in zip(clouds, inside, strict=True) if at not in SPLITS]
         if others:
             warnings.warn(
-                f"{folder}: {len(others)} clouds are in none of train, val and test, and left out: {_listed(others)}",
+                f"{folder}: {len(others)} clouds are in none of train, val and test, and left out: {listed(others)}",
                 stacklevel=2,
             )
         return _checked({name: [c for c, at in zip(clouds, inside, strict=True) if at == name] for name in SPLITS})
@@ -165,7 +165,7 @@ def class_names_of(clouds: Iterable[Cloud], values: Sequence[int], named: Sequen
     known = {**found, **given}
     names = tuple(known.get(value, f"class {value}") for value in values)
     if len(set(names)) < len(names):
-        raise ValueError(f"expected a name of its own for each class, got {', '.join(names)} for {_listed(values)}")
+        raise ValueError(f"expected a name of its own for each class, got {', '.join(names)} for {listed(values)}")
     return names if any(value in known for value in values) else ()
 
 
@@ -181,16 +181,17 @@ def check_classes(known: Mapping[int, str], clouds: Sequence[Cloud], way: str) -
         ValueError: with ``way``, what to do.
     """
     for cloud in clouds:
-        expected = _listed([*known.values()])
+        expected = listed([*known.values()])
         if bool(known) and cloud.semantic is None:
             raise ValueError(f"{cloud.path}: expected classes {expected}, got {_names(cloud)}: --semantic NAME")
         unknown = sorted(set(class_values([cloud])) - set(known)) if known else []
         if unknown:
-            got = _listed([cloud.class_names.get(value, value) for value in unknown])
+            got = listed([cloud.class_names.get(value, value) for value in unknown])
             raise ValueError(f"{cloud.name}: expected the classes {expected}, got {got} as well: {way}")
 
 
-def _listed(values: Sequence[object]) -> str:
+def listed(values: Sequence[object]) -> str:
+    """The first ten, and how many more."""
     more = f" and {len(values) - 10} more" if len(values) > 10 else ""
     return ", ".join(map(str, values[:10])) + more
 

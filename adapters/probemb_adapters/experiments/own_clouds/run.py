@@ -22,6 +22,7 @@ from probemb_adapters.experiments.own_clouds.data import (
     fingerprint,
     known_classes,
     labelled_data,
+    listed,
     read_labelled,
     split_clouds,
 )
@@ -136,7 +137,7 @@ def run_check(
     """
     clouds = read_labelled(folder, instance, semantic, background, ignored=ignored)
     found = _findings(clouds)
-    lines = [*notes_of(clouds), *(f"{cloud.name}: {finding}" for cloud, finding in found), *([_WAY] if found else [])]
+    lines = [*notes_of(clouds), *_lines(found), *([_WAY] if found else [])]
     classes = class_values(clouds)
     told = _told(classes, class_names_of(clouds, classes))
     lines.append(f"{len(clouds)} clouds, {told}, {len(found)} findings")
@@ -151,6 +152,17 @@ def _findings(clouds: Sequence[Cloud]) -> list[tuple[Cloud, Finding]]:
     return [(cloud, finding) for cloud in clouds for finding in findings_of(cloud)]
 
 
+def _lines(found: Sequence[tuple[Cloud, Finding]]) -> list[str]:
+    """One a finding; what is said of several clouds in the same words is said once."""
+    names: dict[str, list[str]] = {}
+    for cloud, finding in found:
+        names.setdefault(str(finding), []).append(cloud.name)
+    return [
+        f"{some[0] if len(some) == 1 else f'{len(some)} clouds ({listed(some)})'}: {text}"
+        for text, some in names.items()
+    ]
+
+
 def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
     """Print the findings in the training clouds.
 
@@ -158,7 +170,7 @@ def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
         ValueError: one is an error.
     """
     found = _findings(clouds)
-    lines = [f"{cloud.name}: {finding}" for cloud, finding in found]
+    lines = _lines(found)
     if len(lines) > _LINES:
         lines = [*lines[:_LINES], f"{len(lines) - _LINES} more: probemb check lists them"]
     fabric.print(*lines, *([_WAY] if lines else []), sep="\n", end="\n" if lines else "")
