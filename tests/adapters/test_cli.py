@@ -37,10 +37,10 @@ from probemb_adapters.experiments.own_clouds.data import (
     fingerprint,
     labelled_data,
     split_clouds,
-    times_as_large,
 )
 from probemb_adapters.experiments.own_clouds.options import Settings, resolve
 from probemb_adapters.experiments.own_clouds.training import with_lengths
+from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
 from probemb_adapters.experiments.run import notes_of
 from probemb_adapters.training import LAST, start_fabric
 from probemb_lib import GaussianEmbedding
@@ -132,8 +132,14 @@ def test_prediction_keeps_points_and_properties(trained: Path, plants: Path, tmp
     before, after = (PlyData.read(str(p))["vertex"].data for p in (source, tmp_path / "plant_000.ply"))
     for name in before.dtype.names:
         assert np.array_equal(before[name], after[name]), name
-    assert after.dtype.names[len(before.dtype.names) :] == ("found_instance", "found_class", "score", "sigma")
+    assert after.dtype.names[len(before.dtype.names) :] == (
+        *("found_instance", "found_class"),
+        *("score", "sigma", "uncertainty"),
+    )
     label = after["found_instance"]
+    assert (after["uncertainty"][label < 0] == 1).all()
+    assert (after["uncertainty"][label >= 0] >= 1 - after["score"][label >= 0] - 1e-6).all()  # 1 - score * similarity
+    assert 0 <= after["uncertainty"].min() < 1
     assert set(np.unique(after["found_class"][label >= 0])) <= {STEM, LEAF}
     assert (after["found_class"][label < 0] == -1).all()
     counts = np.bincount(label[label >= 0])
@@ -144,7 +150,7 @@ def test_prediction_keeps_points_and_properties(trained: Path, plants: Path, tmp
     save(tmp_path / "far" / "scan.npz", height=np.arange(90.0))
     main(["predict", str(trained), str(tmp_path / "far"), "--output", str(tmp_path), "--accelerator", "cpu"])
     with np.load(tmp_path / "scan.npz") as arrays:
-        assert {"height", "instance", "class", "score", "sigma", "mean"} <= set(arrays.files)
+        assert {"height", "instance", "class", "score", "sigma", "uncertainty", "mean"} <= set(arrays.files)
 
 
 def test_large_clouds_are_cut_into_tiles(
@@ -249,8 +255,9 @@ def test_warnings_are_a_line(plants: Path, tmp_path: Path, capsys: pytest.Captur
     assert f"probemb: {tmp_path}: left alone beside clouds of other formats: notes.txt" in capsys.readouterr().err
 
 
-def test_a_folder_without_a_checkpoint_is_not_resumed(plants: Path, tmp_path: Path) -> None:
-    assert "is missing: expected a checkpoint" in fails("train", plants, "--output", tmp_path, *SMALL, "--resume")
+def test_a_folder_without_a_checkpoint_is_not_resumed(tmp_path: Path) -> None:
+    message = fails("train", tmp_path / "nowhere", "--output", tmp_path, "--resume")  # before anything is read
+    assert message.endswith("has no last.safetensors to go on from: to start a training leave out --resume")
 
 
 def test_instances_without_classes_on_a_background(
@@ -294,7 +301,8 @@ def test_classes_have_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[
     replace(model, settings=replace(model.settings, threshold=1e-9)).save(run / "model.safetensors")  # one instance
     main(["predict", str(run), str(tmp_path / "in" / "0.csv"), "--output", str(found), "--accelerator", "cpu"])
     names = (found / "0.csv").read_text(encoding="utf-8").split("\n")[0].split(",")
-    assert names == ["x", "y", "z", "leaf", "organ", "instance", "class", "score", "sigma", "class_name"]
+    assert names[:5] == ["x", "y", "z", "leaf", "organ"]
+    assert names[5:] == ["instance", "class", "score", "sigma", "uncertainty", "class_name"]
     with np.load(found / "0.npz") as arrays:
         named = {(int(n), str(name)) for n, name in zip(arrays["class"], arrays["class_name"], strict=True)}
     assert named - {(-1, "")} <= {(0, "leaf"), (1, "stem")}
@@ -343,6 +351,17 @@ def test_check_finds_mix_ups(plants: Path, tmp_path: Path, capsys: pytest.Captur
     assert "bare: error: instance: expected labels in each cloud" in capsys.readouterr().out
 
 
+def test_one_finding_in_many_clouds_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "bb", "ccc"):
+        save(tmp_path / f"{name}.npz", instance=np.full(90, -7))
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert printed.count("got -7") == 1
+    assert "3 clouds (a, bb, ccc): error: instance: expected ids >= 0" in printed
+    assert printed.endswith("3 clouds, no classes, 6 findings\n")
+
+
 def test_training_prints_findings_and_stops_at_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     for i in range(16):
@@ -354,6 +373,23 @@ def test_training_prints_findings_and_stops_at_errors(tmp_path: Path, capsys: py
     assert "more: probemb check lists them" in capsys.readouterr().out
 
 
+def test_values_of_points_that_nobody_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are ignored in checks, in training and, as they were named there, in evaluations."""
+    for i in range(3):
+        instance = np.where(np.arange(90) < 30, 99, np.arange(90) // 45)
+        save(tmp_path / "in" / f"{'a' * (i + 1)}.npz", **{"instance": instance, "class": np.where(instance < 9, 1, 99)})
+    main(["check", str(tmp_path / "in")])
+    assert "3 clouds, classes 1, 99" in capsys.readouterr().out
+    main(["check", str(tmp_path / "in"), "--ignored", "99"])
+    assert "3 clouds, classes 1, " in capsys.readouterr().out
+    run = tmp_path / "run"
+    main(["train", str(tmp_path / "in"), "--output", str(run), "--ignored", "99", *SMALL, "--steps", "1"])
+    assert (Model.load(run).settings.ignored, Model.load(run).settings.class_values) == ((99,), (1,))
+    before = metrics(run)["instances"]["mean"]
+    main(["evaluate", str(run), str(tmp_path / "in"), "--output", str(tmp_path / "again")])
+    assert metrics(tmp_path / "again")["instances"]["mean"] == before == 2
+
+
 # --- messages
 
 
@@ -362,6 +398,10 @@ def test_training_prints_findings_and_stops_at_errors(tmp_path: Path, capsys: py
     [
         ({"a": {}}, "expected a property with the instance of each point, got positions alone (1 of 1 clouds are so)"),
         ({"a": {"wood": 0}}, "got the properties wood"),
+        (
+            {"a": {"instance": 1}, "b": {"instance": 1}, "new": {}},
+            "1 of 3 clouds have no property with the instance of each point: new; move them out of the folder",
+        ),
         ({"a": {"instance": 1}}, "expected at least three files, one each to train on"),
         ({"train/a": {"instance": 1}, "val/b": {"instance": 1}}, "subfolders train, val and test, got train, val"),
         ({"a": {"instance": 1, "class": 1}, "b": {"instance": 1}}, "expected classes as in 1 of 2 clouds"),
@@ -477,7 +517,29 @@ def test_clouds_in_another_unit(trained: Path, tmp_path: Path, capsys: pytest.Ca
     with np.load(small) as arrays:
         np.savez(small, pos=arrays["pos"] / 200)
     main(["predict", str(trained), str(small), "--output", str(tmp_path / "found"), "--accelerator", "cpu"])
-    assert "times as large as the clouds of the training; is it in another unit?" in capsys.readouterr().out
+    told = capsys.readouterr().err
+    assert told.count("is it in another unit? Then multiply its positions by") == 1
+    assert "probemb: small is 0.0" in told
+
+
+def test_a_larger_scene_is_no_other_unit() -> None:
+    """Points as many times farther apart tell, or instances that are not there; size alone does not."""
+    pos = np.random.default_rng(0).random((2_000, 3))
+    some = [replace(cloud(), pos=size * pos) for size in (0.7, 1.0)]
+    frame, measured = Frame("z", common_unit(some)), measure(some)
+
+    def doubt(pos: Any, none: float = 0.0, known: tuple[float, ...] = measured) -> str:
+        return unit_doubt(replace(cloud(), pos=pos), frame, known, none) or ""
+
+    assert "and its points lie 9.9 times as far apart: is it in another unit?" in doubt(9.9 * pos)
+    assert "points lie 3.3 times as far apart" in doubt(pos / 0.3048)
+    assert "times as close together" in doubt(0.3 * pos)
+    row = np.concatenate([pos + np.array([i, 0, 0]) for i in range(6)])
+    assert not any(doubt(x) for x in (row, pos, 0.7 * pos, pos[::4], np.repeat(pos, 2, 0), 0.3 * pos[:60]))
+    assert "and 98% of its points are in no instance: is it in another unit?" in doubt(row, none=0.98)
+    assert not doubt(9.9 * pos, known=())
+    assert "is it in another unit?" in doubt(21 * pos, known=())
+    assert measure([replace(cloud(), pos=np.zeros((9, 3)))]) == ()
 
 
 def test_notes_are_few(capsys: pytest.CaptureFixture[str]) -> None:

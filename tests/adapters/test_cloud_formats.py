@@ -97,19 +97,22 @@ def test_every_format_there_and_back(format: Format, tmp_path: Path) -> None:
         assert names[: len(before)] == before
         for name in before:
             np.testing.assert_array_equal(again.properties[name], cloud.properties[name])
-        new = names[len(before) :][:4]
+        new = names[len(before) :][:5]
         prefix = "found_" if format.labels else ""
         assert new == [
             f"{prefix}instance",
             "class" if "class" not in before else "found_class",
             "score",
             "sigma",
+            "uncertainty",
         ]
-        instance, category, score, sigma = (again.properties[name] for name in new)
+        instance, category, score, sigma, uncertainty = (again.properties[name] for name in new)
         np.testing.assert_array_equal(instance, LABEL)
         np.testing.assert_array_equal(category, np.where(LABEL < 0, -1, LABEL + 7))
         np.testing.assert_allclose(score, np.where(LABEL < 0, 0, 0.5 + LABEL / 10), rtol=1e-6)
         np.testing.assert_allclose(sigma, np.exp(np.linspace(-1, 0, N)), rtol=1e-6)
+        found, x = found_by_hand(LABEL)
+        np.testing.assert_allclose(uncertainty, found.uncertainty(x), rtol=1e-6)
     with np.load(out.with_suffix(".npz")) as file:
         assert file["mean"].shape == file["log_std"].shape == (N, 3)
     (painted,) = read_clouds(
@@ -189,6 +192,7 @@ def test_las_keeps_scale_offset_and_version(tmp_path: Path) -> None:
             "class",
             "score",
             "sigma",
+            "uncertainty",
         ]
 
 
@@ -318,7 +322,9 @@ def test_labels_by_name_and_by_convention(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cloud.semantic, np.choose(SEMANTIC, [0, -100, 2]))
     (cloud,) = read_clouds(tmp_path / "a.npz", instance="label", semantic="label")
     np.testing.assert_array_equal(cloud.instance, cloud.semantic)
-    with pytest.raises(ValueError, match=r"a\.npz: expected a property part for instance=, got leaf, object, label"):
+    with pytest.raises(
+        ValueError, match=r"a\.npz: expected a property part, named for instance labels, got leaf, object, label"
+    ):
         read_clouds(tmp_path / "a.npz", instance="part")
 
 

@@ -24,7 +24,7 @@ class Check(Labels):
         if (images := images_of(self.folder, self)) is not None:
             text, wrong = images.run_check(self.folder, self.channel)
         else:
-            text, wrong = run_check(self.folder, self.instance, self.semantic, self.background)
+            text, wrong = run_check(self.folder, self.instance, self.semantic, self.background, self.ignored)
         print(text)
         if wrong:
             raise SystemExit(1)

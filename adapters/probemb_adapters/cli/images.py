@@ -8,6 +8,7 @@ from types import ModuleType
 from probemb_adapters.cli.labels import Labels
 
 SUBFOLDERS = (".", "train", "val", "test")
+_OF_CLOUDS = ("--instance", "--semantic", "--background", "--ignored")
 PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")  # no clouds, as .npy may be
 
 
@@ -29,8 +30,8 @@ def images_of(folder: Path, labels: Labels) -> ModuleType | None:
                 f"beside it, both in {folder}, got {', '.join(bare[:3])}"
             )
         return None
-    if labels.instance is not None or labels.semantic is not None or labels.background:
-        raise ValueError(f"{folder} has images: their label images need no --instance, --semantic or --background")
+    if labels.instance is not None or labels.semantic is not None or labels.background or labels.ignored:
+        raise ValueError(f"{folder} has images: their label images need no {', '.join(_OF_CLOUDS)}")
     from probemb_adapters.experiments.images import folders
 
     return folders

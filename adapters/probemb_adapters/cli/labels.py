@@ -14,7 +14,8 @@ class Labels:
     semantic: str | None = None
     """property with the class of each point; by default the first usual name, such as semantic, class"""
     background: tuple[int | str, ...] = ()
-    """values of the instance property that mean no instance, as 0 or a word often does; -1 always does, -100 is not
-    labelled"""
+    """values of the instance property that mean no instance, as 0 or a word often does; -1 always does"""
+    ignored: tuple[int | str, ...] = ()
+    """values of both properties on points that nobody labelled; -100 always is; evaluate takes those of the training"""
     channel: int | None = None
     """of images with several channels, from 0"""

@@ -77,6 +77,7 @@ class Train(Labels):
             instance=self.instance,
             semantic=self.semantic,
             background=self.background,
+            ignored=self.ignored,
             named=self.class_names,
             up=self.up,
             preset=self.preset,

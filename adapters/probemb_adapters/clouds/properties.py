@@ -106,7 +106,10 @@ def find_labels(
     if name is None:
         return Labels()
     if name not in properties:
-        raise ValueError(f"{what}: expected a property {name} for {kind}=, got {', '.join(properties) or 'none'}")
+        raise ValueError(
+            f"{what}: expected a property {name}, named for {kind} labels, got {', '.join(properties) or 'none'}; name "
+            "another, or move files without labels out of the folder"
+        )
     values, note = properties[name], None
     words: tuple[str, ...] = ()
     if values.ndim == 2 and values.shape[1] == 1:
@@ -125,8 +128,8 @@ def find_labels(
     if given is None:
         return Labels(note=f"{name} not used as {kind}: {wrong}")
     raise ValueError(
-        f"{what}: expected whole numbers in {name}, taken for {kind}, {wrong}; name another property with {kind}=, or "
-        "give such points a whole number that means none"
+        f"{what}: expected whole numbers in {name}, taken for {kind}, {wrong}; name another property for {kind} "
+        "labels, or give such points a whole number that means none"
     )
 
 

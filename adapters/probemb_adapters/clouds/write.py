@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from probemb_adapters.clouds.arrays import write_npz
 from probemb_adapters.clouds.cloud import Array, Cloud
@@ -30,12 +31,14 @@ def write_instances(
     embedding: GaussianEmbedding,
     colors: Array,
     class_names: Mapping[int, str] | None = None,
+    uncertainty: Tensor | None = None,
 ) -> list[Path]:
     """What was found in a cloud, one row a point in the order of its file.
 
-    Every property of the input is written as it was, and after them four: `instance` (−1 none), `class` (−1 none),
-    `score` (0 where there is no instance) and `sigma`, the geometric mean of the embedding's σ over its dimensions. One
-    whose name the input has, as labelled clouds do, is called `found_instance`, ….
+    Every property of the input is written as it was, and after them five: `instance` (−1 none), `class` (−1 none),
+    `score` (0 where there is no instance), `sigma`, the geometric mean of the embedding's σ over its dimensions, a
+    length, and `uncertainty` of the point in its instance (:meth:`~probemb_lib.Instances.uncertainty`, 0 to 1), which
+    marks errors. One whose name the input has, as labelled clouds do, is called `found_instance`, ….
 
     A ply, las, laz, xyz, txt, csv or asc file is written in its own format: positions in their own precision, scale and
     offset, faces and comments where there are any. Always written is `{path}.npz`, with `mean` (N, D) and `log_std`
@@ -44,8 +47,10 @@ def write_instances(
 
     Args:
         path: without ending.
+        embedding: in the frame of the file.
         colors: (K, 3) uint8 of the instances; points of none are grey.
         class_names: with them text and npz have a column `class_name` as well; the other formats hold no words.
+        uncertainty: (N,); by default that of ``embedding``, if this is what was clustered.
 
     Returns:
         the files.
@@ -64,6 +69,8 @@ def write_instances(
         "score": _of_points(found.score.float().cpu().numpy(), label, 0).astype(np.float32),
         "sigma": np.exp(embedding.log_std.double().mean(1).cpu().numpy()).astype(np.float32),
     }
+    unsure = found.uncertainty(embedding) if uncertainty is None else uncertainty
+    columns["uncertainty"] = unsure.cpu().numpy().astype(np.float32)
     words = {}
     if class_names:
         known = np.array([*class_names.values(), ""])

@@ -71,6 +71,19 @@ def notes_of(clouds: Sequence[Cloud]) -> list[str]:
     return lines + ([f"{len(counts) - _NOTES} other notes"] if len(counts) > _NOTES else [])
 
 
+def check_output(folder: Path, resume: bool) -> None:
+    """Refuse to start where a training was, and to go on where none was, before anything is read.
+
+    Raises:
+        ValueError: what to do.
+    """
+    there = (folder / LAST).exists()
+    if there and not resume:
+        raise ValueError(f"{folder} has a training already: go on with it by --resume, or take another --output")
+    if resume and not there:
+        raise ValueError(f"{folder} has no {LAST} to go on from: to start a training leave out --resume")
+
+
 def print_any_name() -> None:
     """Let names that a terminal cannot show be printed with question marks, where they would end the program."""
     for stream in (sys.stdout, sys.stderr):

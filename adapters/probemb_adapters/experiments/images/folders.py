@@ -23,11 +23,11 @@ from probemb_adapters.experiments.images.model import Model, magnification, usua
 from probemb_adapters.experiments.images.options import Options, resolve
 from probemb_adapters.experiments.images.results import fields_of, results_table, run_prediction, write_results
 from probemb_adapters.experiments.images.training import PixelObjective, new_model, train_model
+from probemb_adapters.experiments.run import check_output
 from probemb_adapters.images import LabelledImage
 from probemb_adapters.images.files import ENDINGS, read_pairs
 from probemb_adapters.images.pairs import Array
 from probemb_adapters.report import table_text
-from probemb_adapters.training import LAST
 
 FILE = "model.safetensors"
 SPLITS = ("train", "val", "test")
@@ -177,10 +177,7 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
     Raises:
         FileNotFoundError, ValueError: the message says what was expected of the folder, what came and what to do.
     """
-    if not request.resume and (request.output / LAST).exists():
-        raise ValueError(
-            f"{request.output} has a training already: go on with it by --resume, or take another --output"
-        )
+    check_output(request.output, request.resume)
     sides = split_images(folder, read_folder(folder, request.channel), request.seed)
     fabric.print(", ".join(f"{name} {len(sides[name])}" for name in SPLITS) + " images")
     for name, images in sides.items():

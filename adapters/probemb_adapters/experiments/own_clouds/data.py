@@ -24,7 +24,6 @@ from probemb_lib.labels import IGNORED, NO_INSTANCE
 
 SPLITS = ("train", "val", "test")
 _ALSO = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-_ANOTHER_UNIT = 300  # times as large or as small as the training's clouds: metres are 1,000 millimetres
 _HELD_OUT = 0.15  # of the files, for validation and for test
 _INSIDE = 1, 99  # per cent of the coordinates: stray points move and scale nothing
 
@@ -38,6 +37,7 @@ def read_labelled(
     semantic: str | None = None,
     background: Sequence[int | str] = (),
     class_names: Mapping[int, str] | None = None,
+    ignored: Sequence[int | str] = (),
 ) -> list[Cloud]:
     """The clouds of a folder, all with instances, and all or none with classes.
 
@@ -45,8 +45,20 @@ def read_labelled(
         FileNotFoundError, ValueError: see `read_clouds`; clouds without instances, or some without classes. The message
             names the properties that are there.
     """
-    clouds = read_clouds(folder, instance=instance, semantic=semantic, no_instance=background, class_names=class_names)
+    clouds = read_clouds(
+        folder,
+        instance=instance,
+        semantic=semantic,
+        no_instance=background,
+        ignored=ignored,
+        class_names=class_names,
+    )
     bare = [cloud for cloud in clouds if cloud.instance is None]
+    if 0 < len(bare) < len(clouds):
+        raise ValueError(
+            f"{folder}: {len(bare)} of {len(clouds)} clouds have no property with the instance of each point: "
+            f"{listed([cloud.name for cloud in bare])}; move them out of the folder, they can be predicted"
+        )
     if bare:
         raise ValueError(
             f"{bare[0].path}: expected a property with the instance of each point, got {_names(bare[0])} "
@@ -81,7 +93,7 @@ def split_clouds(folder: Path, clouds: Sequence[Cloud], seed: int) -> dict[str, 
         others = [cloud.name for cloud, at in zip(clouds, inside, strict=True) if at not in SPLITS]
         if others:
             warnings.warn(
-                f"{folder}: {len(others)} clouds are in none of train, val and test, and left out: {_listed(others)}",
+                f"{folder}: {len(others)} clouds are in none of train, val and test, and left out: {listed(others)}",
                 stacklevel=2,
             )
         return _checked({name: [c for c, at in zip(clouds, inside, strict=True) if at == name] for name in SPLITS})
@@ -153,7 +165,7 @@ def class_names_of(clouds: Iterable[Cloud], values: Sequence[int], named: Sequen
     known = {**found, **given}
     names = tuple(known.get(value, f"class {value}") for value in values)
     if len(set(names)) < len(names):
-        raise ValueError(f"expected a name of its own for each class, got {', '.join(names)} for {_listed(values)}")
+        raise ValueError(f"expected a name of its own for each class, got {', '.join(names)} for {listed(values)}")
     return names if any(value in known for value in values) else ()
 
 
@@ -169,16 +181,17 @@ def check_classes(known: Mapping[int, str], clouds: Sequence[Cloud], way: str) -
         ValueError: with ``way``, what to do.
     """
     for cloud in clouds:
-        expected = _listed([*known.values()])
+        expected = listed([*known.values()])
         if bool(known) and cloud.semantic is None:
             raise ValueError(f"{cloud.path}: expected classes {expected}, got {_names(cloud)}: --semantic NAME")
         unknown = sorted(set(class_values([cloud])) - set(known)) if known else []
         if unknown:
-            got = _listed([cloud.class_names.get(value, value) for value in unknown])
+            got = listed([cloud.class_names.get(value, value) for value in unknown])
             raise ValueError(f"{cloud.name}: expected the classes {expected}, got {got} as well: {way}")
 
 
-def _listed(values: Sequence[object]) -> str:
+def listed(values: Sequence[object]) -> str:
+    """The first ten, and how many more."""
     more = f" and {len(values) - 10} more" if len(values) > 10 else ""
     return ", ".join(map(str, values[:10])) + more
 
@@ -211,7 +224,8 @@ def _centred(pos: Array) -> Array:
     return np.asarray(pos - _centre(pos))
 
 
-def _radius(cloud: Cloud) -> float:
+def radius(cloud: Cloud) -> float:
+    """Of the cloud around its middle, without stray points, in the unit of the file."""
     return float(np.percentile(np.linalg.norm(_centred(cloud.pos), axis=1), _INSIDE[1]))
 
 
@@ -254,25 +268,10 @@ def common_unit(clouds: Sequence[Cloud]) -> float:
     Raises:
         ValueError: all points of each cloud lie at one place.
     """
-    radius = max(map(_radius, clouds))
-    if radius == 0:
+    largest = max(map(radius, clouds))
+    if largest == 0:
         raise ValueError("expected clouds with an extent, got all points of each at one place")
-    return float(f"{radius:.3g}")
-
-
-def times_as_large(cloud: Cloud, frame: Frame) -> float:
-    """The size of a cloud against the largest of the training, without stray points.
-
-    Raises:
-        ValueError: it can only be in another unit.
-    """
-    times = _radius(cloud) / frame.unit
-    if not 1 / _ANOTHER_UNIT < times < _ANOTHER_UNIT:
-        raise ValueError(
-            f"{cloud.name}: expected a cloud in the unit of the training's, the largest of which is {2 * frame.unit:g} "
-            f"across, got one that is {2 * times * frame.unit:.3g} across: scale its positions to that unit, or cut it"
-        )
-    return times
+    return float(f"{largest:.3g}")
 
 
 def labelled_data(cloud: Cloud, frame: Frame, classes: Sequence[int]) -> Data:

@@ -36,6 +36,8 @@ class Settings(TrainingSettings):
     """property with the class of each point; by default the first usual name"""
     background: tuple[int | str, ...] = ()
     """values of the instance property that mean no instance"""
+    ignored: tuple[int | str, ...] = ()
+    """values of both properties on points that nobody labelled"""
     up: Up = "z"
     """axis of the files that points up"""
     # --- the data
@@ -45,6 +47,8 @@ class Settings(TrainingSettings):
     """of each of these; none: their numbers are all that is known"""
     unit: float = 1.0
     """length in the files that is 1 for the network: all clouds share it"""
+    measured: tuple[float, ...] = ()
+    """smallest radius of a training cloud, least and largest distance of neighbouring points, in the files' unit"""
     seen: tuple[int, ...] = ()
     """fingerprints of the clouds of training and validation"""
     # --- training

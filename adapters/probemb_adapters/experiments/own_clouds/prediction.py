@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +14,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from probemb_adapters.clouds import write_instances
-from probemb_adapters.experiments.own_clouds.data import fingerprint, times_as_large
+from probemb_adapters.experiments.own_clouds.data import fingerprint
 from probemb_adapters.experiments.own_clouds.evaluation import UNIT
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.tiles import LARGE, predict_tiles
+from probemb_adapters.experiments.own_clouds.units import times_as_large, unit_doubt
 from probemb_adapters.experiments.run import at_all_points, clouds_to_predict, draw_order
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import ShapeResult, instance_colors
 from probemb_lib import GaussianEmbedding, Instances
-
-_UNUSUAL = 20  # times larger or smaller than the clouds of the training
 
 
 def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fabric, *, shown: int = 30) -> str:
     """Segment the clouds of files and folders; results lie in ``output`` under the names of the files.
 
     The network sees as many points of a cloud as in training; the others take what their nearest neighbour has. Clouds
-    much larger than those of the training are cut into tiles.
+    much larger than those of the training are cut into tiles. Warns of clouds that seem to be in another unit.
 
     Returns:
         What to print: where they are.
@@ -41,30 +41,25 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
         pos = model.frame.positions(cloud.pos)
         times = times_as_large(cloud, model.frame)
         if times > LARGE:
-            tqdm.write(
-                f"{cloud.name}: {times:.1f} times as large as the clouds of the training, so in tiles{_unit(times)}"
-            )
+            tqdm.write(f"{cloud.name}: {times:.1f} times as large as the clouds of the training, so in tiles")
             embedding, found = predict_tiles(model, pos, fabric, fingerprint(cloud))
         else:
-            if times < 1 / _UNUSUAL:
-                tqdm.write(f"{cloud.name}: {times:.2g} times as large as the clouds of the training{_unit(times)}")
             embedding, found = _predict_whole(model, pos, fabric, fingerprint(cloud))
         colors = (255 * instance_colors(len(found))).astype(np.uint8)
         own = model.frame.to_file(embedding, cloud.pos)
         named = replace(found, semantic=model.class_numbers(found))
-        write_instances(output / cloud.name, cloud, named, own, colors, model.class_names)
+        write_instances(output / cloud.name, cloud, named, own, colors, model.class_names, found.uncertainty(embedding))
         rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)
         if i % every == 0:
             pos, (mean, log_std) = model.frame.lengths_of_file(pos, embedding)
             shapes.append(ShapeResult(cloud.name, pos, None, found, log_std, mean, rgb))
         tqdm.write(f"{cloud.name}: {_counts(model, found.semantic)}")
+        none = float((found.label < 0).float().mean())
+        if doubt := unit_doubt(cloud, model.frame, model.settings.measured, none):
+            warnings.warn(doubt, stacklevel=2)
     part = Section("Predicted clouds", shapes=shapes, classes=model.columns, item="cloud", unit=UNIT)
     page = write_report(output / "report.html", "Instances found in your clouds", [part])
     return f"\nresults  {output}/*.npz, *.ply and in the format of each file\nreport   {page}"
-
-
-def _unit(times: float) -> str:
-    return "; is it in another unit?" if not 1 / _UNUSUAL < times < _UNUSUAL else ""
 
 
 def _predict_whole(model: Model, pos: Tensor, fabric: Fabric, seed: int) -> tuple[GaussianEmbedding, Instances]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,21 +22,21 @@ from probemb_adapters.experiments.own_clouds.data import (
     fingerprint,
     known_classes,
     labelled_data,
+    listed,
     read_labelled,
     split_clouds,
-    times_as_large,
 )
 from probemb_adapters.experiments.own_clouds.evaluation import ap_table, evaluate_model, fit_model, write_evaluation
 from probemb_adapters.experiments.own_clouds.model import FILE, Model
 from probemb_adapters.experiments.own_clouds.options import Options, resolve
 from probemb_adapters.experiments.own_clouds.training import new_model, train_model, with_lengths
-from probemb_adapters.experiments.run import notes_of
+from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
+from probemb_adapters.experiments.run import check_output, notes_of
 from probemb_adapters.report.tables import table_text
-from probemb_adapters.training import LAST
 from probemb_lib import Finding
 
 _LINES = 10  # of findings that a training prints
-_WAY = "Values that mean no instance are named by --background VALUE …; -100 is not labelled."
+_WAY = "Values that mean no instance are named by --background VALUE …, those of points nobody labelled by --ignored."
 
 
 def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
@@ -47,11 +48,8 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     Raises:
         FileNotFoundError, ValueError: the message says what was expected of the folder, what came and what to do.
     """
-    if not options.resume and (options.output / LAST).exists():
-        raise ValueError(
-            f"{options.output} has a training already: go on with it by --resume, or take another --output"
-        )
-    clouds = read_labelled(folder, options.instance, options.semantic, options.background)
+    check_output(options.output, options.resume)
+    clouds = read_labelled(folder, options.instance, options.semantic, options.background, ignored=options.ignored)
     fabric.print(*notes_of(clouds), sep="\n")
     split = split_clouds(folder, clouds, options.seed)
     fabric.print(", ".join(f"{name} {len(split[name])}" for name in SPLITS) + " clouds")
@@ -72,6 +70,7 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
         class_values=known,
         class_names=names,
         unit=common_unit(split["train"]),
+        measured=measure(split["train"]),
         seen=tuple(fingerprint(cloud) for name in ("train", "val") for cloud in split[name]),
     )
     options = resolve(options, len(split["train"]), max(len(cloud.pos) for cloud in split["train"]))
@@ -105,7 +104,7 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
     """
     model = Model.load(path)
     made = model.settings
-    clouds = read_labelled(folder, made.instance, made.semantic, made.background, model.class_names)
+    clouds = read_labelled(folder, made.instance, made.semantic, made.background, model.class_names, made.ignored)
     check_classes(known_classes(made.class_values, made.class_names), clouds, "the model does not know them")
     unseen = [cloud for cloud in clouds if fingerprint(cloud) not in set(made.seen)]
     if unseen and len(unseen) < len(clouds):
@@ -114,6 +113,8 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
         fabric.print("the model was trained or fitted on all of these clouds: expect less on others")
     for cloud in clouds:
         times_as_large(cloud, model.frame)
+        if doubt := unit_doubt(cloud, model.frame, made.measured, none=0):
+            warnings.warn(doubt, stacklevel=2)
     test = TestClouds(unseen or clouds, model.frame, made.class_values, model.points)
     evaluation = evaluate_model(model, test, fabric)
     if output is None:
@@ -123,16 +124,20 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
 
 
 def run_check(
-    folder: Path, instance: str | None, semantic: str | None, background: Sequence[int | str]
+    folder: Path,
+    instance: str | None,
+    semantic: str | None,
+    background: Sequence[int | str],
+    ignored: Sequence[int | str] = (),
 ) -> tuple[str, bool]:
     """The usual mix-ups in each cloud of a folder, a line a finding.
 
     Returns:
         What to print, and whether a finding is an error.
     """
-    clouds = read_labelled(folder, instance, semantic, background)
+    clouds = read_labelled(folder, instance, semantic, background, ignored=ignored)
     found = _findings(clouds)
-    lines = [*notes_of(clouds), *(f"{cloud.name}: {finding}" for cloud, finding in found), *([_WAY] if found else [])]
+    lines = [*notes_of(clouds), *_lines(found), *([_WAY] if found else [])]
     classes = class_values(clouds)
     told = _told(classes, class_names_of(clouds, classes))
     lines.append(f"{len(clouds)} clouds, {told}, {len(found)} findings")
@@ -147,6 +152,17 @@ def _findings(clouds: Sequence[Cloud]) -> list[tuple[Cloud, Finding]]:
     return [(cloud, finding) for cloud in clouds for finding in findings_of(cloud)]
 
 
+def _lines(found: Sequence[tuple[Cloud, Finding]]) -> list[str]:
+    """One a finding; what is said of several clouds in the same words is said once."""
+    names: dict[str, list[str]] = {}
+    for cloud, finding in found:
+        names.setdefault(str(finding), []).append(cloud.name)
+    return [
+        f"{some[0] if len(some) == 1 else f'{len(some)} clouds ({listed(some)})'}: {text}"
+        for text, some in names.items()
+    ]
+
+
 def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
     """Print the findings in the training clouds.
 
@@ -154,7 +170,7 @@ def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
         ValueError: one is an error.
     """
     found = _findings(clouds)
-    lines = [f"{cloud.name}: {finding}" for cloud, finding in found]
+    lines = _lines(found)
     if len(lines) > _LINES:
         lines = [*lines[:_LINES], f"{len(lines) - _LINES} more: probemb check lists them"]
     fabric.print(*lines, *([_WAY] if lines else []), sep="\n", end="\n" if lines else "")

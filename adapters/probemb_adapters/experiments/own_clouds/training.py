@@ -69,7 +69,7 @@ def train_model(model: Model, clouds: Sequence[Data], options: Options, fabric: 
             f"{options.batch_size} clouds x {model.points} points; Ctrl-C stops, --resume goes on"
         )
     # Of the many fingerprints one suffices to know the data again, and to be read in a message.
-    same = {name: value for name, value in model.settings.stored().items() if name != "seen"}
+    same = {name: value for name, value in model.settings.stored().items() if name not in ("seen", "measured")}
     same["clouds"] = f"{len(model.settings.seen)} ({zlib.crc32(repr(model.settings.seen).encode()):08x})"
     history = train_network(
         model.network,

@@ -63,7 +63,9 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
         found, embedding = predict_cloud(model, data, options, fabric)
         colors = (255 * instance_colors(len(found))).astype("uint8")
         own = in_file_frame(embedding, options.up, offset)
-        write_instances(options.output / cloud.name, cloud, found, own, colors)
+        write_instances(
+            options.output / cloud.name, cloud, found, own, colors, uncertainty=found.uncertainty(embedding)
+        )
         shown.append(scene_result(data, found, embedding))
         classes = [model.classes[int(c) - 1] for c in found.semantic]
         counts = ", ".join(f"{classes.count(name)} {name}" for name in dict.fromkeys(classes))
