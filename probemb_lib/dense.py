@@ -43,7 +43,6 @@ Spacing: TypeAlias = float | Sequence[float]
 Labels: TypeAlias = Tensor | NDArray[Any]
 
 _AXES: dict[DenseLayout, int] = {"BCHW": 2, "BCZYX": 3}
-_UINT16_MAX = 2**16 - 1
 
 
 class DenseOutput(NamedTuple):
@@ -263,7 +262,7 @@ def dense_targets(
     return ids.flatten(), class_of.flatten()
 
 
-def label_image(found: Instances, shape: Sequence[int], *, dtype: torch.dtype | None = None) -> Tensor:
+def label_image(found: Instances, shape: Sequence[int], *, dtype: torch.dtype = torch.int32) -> Tensor:
     """Found instances as label images: 0 is background, and each image counts its own instances from 1.
 
     Args:
@@ -271,7 +270,8 @@ def label_image(found: Instances, shape: Sequence[int], *, dtype: torch.dtype | 
             pixels (:class:`~probemb_lib.MarginInstances`) the last one shows, and the number of one that is hidden
             does not occur.
         shape: (B, H, W) or (B, Z, Y, X): ``output.shape``.
-        dtype: an integer type of torch. None: uint16 where the numbers fit, else int32.
+        dtype: an integer type of torch. For files there is ``torch.uint16``, which torch can neither compare nor
+            index with.
 
     Returns:
         The label images, of ``shape``, on the device of ``found``.
@@ -287,13 +287,11 @@ def label_image(found: Instances, shape: Sequence[int], *, dtype: torch.dtype | 
     >>> label_image(found, (2, 1, 3))
     tensor([[[1, 0, 2]],
     <BLANKLINE>
-            [[0, 0, 1]]], dtype=torch.uint16)
+            [[0, 0, 1]]], dtype=torch.int32)
     """
     shape = _shape(shape)
     number = _numbers(found, shape)
     most = int(number.max()) if len(found) else 0
-    if dtype is None:
-        dtype = torch.uint16 if most <= _UINT16_MAX else torch.int32
     if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
         raise TypeError(f"dtype: expected an integer type of torch, got {dtype}")
     if most > torch.iinfo(dtype).max:

@@ -21,6 +21,7 @@ class SuggestedSettings(NamedTuple):
         initial_std: of :class:`~probemb_lib.ProbabilisticHead`.
         spacing: median distance of a point to its nearest neighbour.
         smallest: points of the smallest instance.
+        min_points: of the clusterings, a start: a fifth of a small instance, so that noise is none.
         unit: a guess at the unit of the positions, in words.
     """
 
@@ -28,6 +29,7 @@ class SuggestedSettings(NamedTuple):
     initial_std: float
     spacing: float
     smallest: int
+    min_points: int
     unit: str
 
 
@@ -38,6 +40,7 @@ def suggest_settings(positions: Tensor, instance: Tensor, batch: Tensor | None =
 
         offset_scale = the radius that 95 % of the instances have at most
         initial_std  = half the median radius
+        min_points   = a fifth of the points that 2 % of the instances have at most
 
     so that a centre is in reach of all points of the largest instances, and points of neighbouring instances of equal
     size, whose centres are four σ or more apart, begin with κ ≤ exp(−2).
@@ -55,8 +58,10 @@ def suggest_settings(positions: Tensor, instance: Tensor, batch: Tensor | None =
     >>> pixels = grid_positions((64, 64), batch_size=1)  # four squares of 32 pixels
     >>> instance = (pixels[:, 0] // 32 * 2 + pixels[:, 1] // 32).long()
     >>> settings = suggest_settings(pixels, instance)
-    >>> round(settings.offset_scale), round(settings.initial_std), settings.spacing, settings.smallest, settings.unit
-    (20, 10, 1.0, 1024, 'pixels or voxels')
+    >>> round(settings.offset_scale), round(settings.initial_std), settings.spacing, settings.unit
+    (20, 10, 1.0, 'pixels or voxels')
+    >>> settings.smallest, settings.min_points
+    (1024, 204)
     """
     positions = plain_tensor(positions, "positions")
     index = index_instances(instance, batch)
@@ -75,6 +80,7 @@ def suggest_settings(positions: Tensor, instance: Tensor, batch: Tensor | None =
         initial_std=_round(0.5 * np.median(radius)),
         spacing=_round(clouds.spacing),
         smallest=int(table.size.min()),
+        min_points=max(1, int(np.quantile(table.size, 0.02, method="lower")) // 5),
         unit=_unit(clouds),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from paths import PROJECT
+from scipy import ndimage
 from torch.nn import functional as F
 
 from probemb_adapters.experiments.images import model as images_model
@@ -21,6 +22,7 @@ from probemb_adapters.experiments.images.evaluation import (
     evaluate,
     evaluate_baselines,
     fit,
+    least_sizes,
 )
 from probemb_adapters.experiments.images.model import (
     Model,
@@ -207,6 +209,38 @@ def test_truth_has_full_marks() -> None:
     for unsure, image in zip(evaluation.uncertainty, IMAGES, strict=True):
         assert image.label is not None
         np.testing.assert_allclose(unsure, np.where(image.label > 0, 0.1, 1.0))  # 1 − score · κ
+
+
+def test_least_sizes_come_from_the_labels() -> None:
+    """Where every least size is as good, none is left that noise passes: a disk of radius 6 has 113 pixels."""
+    assert least_sizes([SOME]) == (23, 56, 113)
+    assert least_sizes([SOME._replace(label=np.eye(4, dtype=np.int64))]) == (1, 2, 4)
+    model = Oracle(some_model().network, some_model().settings)
+    assert fit(model, IMAGES, min_pixels=least_sizes([SOME]))[0].settings.min_pixels == 23
+
+
+class Generous(Oracle):
+    """Takes the pixels around an object for less sure ones of it: similarity 0.24."""
+
+    def predict(self, image):  # type: ignore[no-untyped-def]
+        embedding, probabilities = super().predict(image)
+        label = probabilities[:, 1].reshape(image.shape) > 0
+        wide = F.max_pool2d(label[None].double(), 3, 1, 1)[0].flatten() > 0
+        number = torch.from_numpy(
+            ndimage.maximum_filter(embedding.mean[:, 0].reshape(image.shape).numpy(), 3)
+        ).flatten()
+        around = wide & ~label.flatten()
+        mean = torch.where(around, number + 3.4, embedding.mean[:, 0])[:, None] * torch.tensor([1.0, 0.0])
+        probabilities[around] = torch.tensor([0.3, 0.4]).double()
+        return GaussianEmbedding(mean, torch.zeros_like(mean)), probabilities
+
+
+def test_of_equal_ap50_the_mean_decides() -> None:
+    model = Generous(some_model().network, some_model().settings)
+    fitted, value = fit(model, IMAGES[:1], ((False, None),), (None,))
+    assert value == 1.0
+    assert fitted.settings.threshold == 0.35  # at 0.2 objects are a pixel too wide all around: IoU 0.76
+    assert evaluate("all", fitted, IMAGES[:1]).ap["AP"] == 1.0
 
 
 def test_margins_are_fitted_too() -> None:

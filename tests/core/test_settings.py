@@ -47,6 +47,7 @@ def test_units(scale: float, shift: float, unit: str) -> None:
     close(got.initial_std, 5 * scale)
     close(got.spacing, scale)
     assert got.smallest == int((instance == 0).sum())
+    assert got.min_points == got.smallest // 5
     assert got.unit == unit
     head = ProbabilisticHead(8, 2, dim=2, offset_scale=got.offset_scale, initial_std=got.initial_std)
     assert head.offset_scale == got.offset_scale
@@ -61,6 +62,10 @@ def test_largest_but_not_strays() -> None:
     labels[0], labels[4095] = 0, 0
     close(suggest_settings(positions * torch.where(batch == 3, 2.0, 1.0)[:, None], labels, batch).offset_scale, 10)
     close(suggest_settings(positions * torch.where(batch < 5, 2.0, 1.0)[:, None], labels, batch).offset_scale, 20)
+    few = labels.clone()
+    few[2] = 99  # one label of a pixel among 100 discs
+    got = suggest_settings(positions, few, batch)
+    assert (got.smallest, got.min_points) == (1, int((instance == 1).sum()) // 5)
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
     assert suggest_settings(positions[order], labels[order], batch[order]) == suggest_settings(positions, labels, batch)
 
@@ -70,7 +75,7 @@ def test_instances_without_an_extent_and_nan() -> None:
     with_nan = torch.cat([pixels, torch.tensor([[math.nan, 0.0], [1.0, 1.0]])])
     got = suggest_settings(with_nan, torch.cat([instance, torch.tensor([0, 77])]))
     close(got.offset_scale, 10)
-    assert got.smallest == 1
+    assert (got.smallest, got.min_points) == (1, 1)
 
 
 @pytest.mark.parametrize(

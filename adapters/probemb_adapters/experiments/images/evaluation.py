@@ -27,6 +27,7 @@ MIN_SCORES = (0.5, 0.65, 0.75, 0.85)
 DIAMETERS = (None, 20.0)  # of the usual object, pixels; None: images as they are
 AFTERWARDS = ((False, None), (True, None), (True, 0.15), (True, 0.3))  # refine, and join objects so similar
 MIN_PIXELS = (10, 20, 30)
+SHARES = (0.2, 0.5, 1.0)  # of a small object, in the place of MIN_PIXELS; the first of equals is taken
 RADII = (2, 3, 5, 8)  # pixels between peaks of the distance
 BLURS = (0.5, 1.0, 2.0)  # of the distance, pixels
 
@@ -109,30 +110,47 @@ def fit(
     images: Sequence[LabelledImage],
     afterwards: Sequence[tuple[bool, float | None]] | None = None,
     diameters: Sequence[float | None] = DIAMETERS,
+    min_pixels: Sequence[int] = MIN_PIXELS,
 ) -> tuple[Model, float]:
     """The model with the settings that have the highest AP50 on validation images, and that AP50.
 
-    What is found at the first diameter with the settings fitted there says how much to magnify for the next ones.
+    Of equal ones the mean AP decides, then the order of the candidates. What is found at the first diameter with the
+    settings fitted there says how much to magnify for the next ones.
 
     Args:
         afterwards: values of refine and join to choose from; None: `AFTERWARDS`.
         diameters: to magnify to, the first of them None.
+        min_pixels: of an object.
     """
-    best, value = model, -1.0
+    best, value = model, (-1.0, -1.0)
     for diameter in diameters:
         candidate = best.with_settings(replace(best.settings, diameter=diameter))
-        candidate, of_candidate = _fit_clustering(candidate, images, afterwards or AFTERWARDS)
+        candidate, of_candidate = _fit_clustering(candidate, images, afterwards or AFTERWARDS, min_pixels)
         if of_candidate > value:
             best, value = candidate, of_candidate
-    return best, value
+    return best, value[0]
+
+
+def least_sizes(images: Sequence[LabelledImage]) -> tuple[int, ...]:
+    """Least sizes to choose from for objects of these labels: `SHARES` of the size that 2 % of them are below.
+
+    On images that the network finds all too easy each least size is as good; on others, noise is small.
+    """
+    sizes = np.concatenate([np.bincount(i.label.ravel())[1:] for i in images if i.label is not None])
+    small = float(np.quantile(sizes[sizes > 0], 0.02))
+    return tuple(dict.fromkeys(max(1, round(share * small)) for share in SHARES))
 
 
 def _fit_clustering(
-    model: Model, images: Sequence[LabelledImage], afterwards: Sequence[tuple[bool, float | None]]
-) -> tuple[Model, float]:
+    model: Model,
+    images: Sequence[LabelledImage],
+    afterwards: Sequence[tuple[bool, float | None]],
+    least: Sequence[int],
+) -> tuple[Model, tuple[float, float]]:
+    """The best settings, their AP50 and their mean AP."""
     outputs = predict_all(model, images, "validation")
     margin = model.settings.embedding == "margin"
-    candidates, values = [], []
+    candidates, values, means = [], [], []
     for threshold in tqdm((model.settings.threshold,) if margin else THRESHOLDS, desc="fitting", unit="threshold"):
         of_threshold = replace(model.settings, threshold=threshold)
         proposals = [model.with_settings(of_threshold).proposals(*output, min(MIN_SCORES)) for output in outputs]
@@ -142,12 +160,16 @@ def _fit_clustering(
                 model.with_settings(chosen).finish(found, *output)
                 for found, output in zip(proposals, outputs, strict=True)
             ]
-            for min_pixels in MIN_PIXELS:
+            for min_pixels in least:
                 large = [found.keep(found.size >= min_pixels) for found in finished]
-                values.append(float(average_precision(label_images(large, images), images).compute()["ap"][0]))
+                ap = average_precision(label_images(large, images), images).compute()["ap"]
+                values.append(float(ap[0]))
+                means.append(float(ap.mean()))
                 candidates.append(replace(chosen, min_pixels=min_pixels))
-    best, value, *_ = best_of(candidates, values)
-    return model.with_settings(best), value
+    value = best_of(candidates, values)[1]
+    equal = [i for i, v in enumerate(values) if v == value]
+    best, mean, *_ = best_of([candidates[i] for i in equal], [means[i] for i in equal])
+    return model.with_settings(best), (value, mean)
 
 
 def evaluate(name: str, model: Model, images: Sequence[LabelledImage]) -> Evaluation:

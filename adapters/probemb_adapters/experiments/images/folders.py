@@ -18,7 +18,7 @@ import numpy as np
 from lightning_fabric import Fabric
 from scipy import ndimage
 
-from probemb_adapters.experiments.images.evaluation import evaluate, fit
+from probemb_adapters.experiments.images.evaluation import evaluate, fit, least_sizes
 from probemb_adapters.experiments.images.model import Model, magnification, usual_diameter
 from probemb_adapters.experiments.images.options import Options, resolve
 from probemb_adapters.experiments.images.results import fields_of, results_table, run_prediction, write_results
@@ -198,7 +198,8 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
     model = new_model(options, fabric)
     history = train_model(model, sides["train"], PixelObjective(model.settings), options, fabric)
     model.save(options.output / FILE)  # before an evaluation that may fail
-    model, value = fit(model, sides["val"], None if request.refine else ((False, None),))
+    least = least_sizes([*sides["train"], *sides["val"]])
+    model, value = fit(model, sides["val"], None if request.refine else ((False, None),), min_pixels=least)
     model.save(options.output / FILE)
     fabric.print(f"AP50 {100 * value:.1f} % on validation with {model.fitted}")
     evaluations = [evaluate(model.settings.embedding, model, sides["test"])]
