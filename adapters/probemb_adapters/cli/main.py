@@ -1,8 +1,11 @@
 """Instances in point clouds and images, from files to files.
 
 probemb train labelled/ --output run
+
 probemb predict run scans/ --output found
+
 probemb evaluate run labelled/
+
 probemb check labelled/
 """
 

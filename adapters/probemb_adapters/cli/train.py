@@ -55,7 +55,10 @@ class Train(Labels):
         except KeyboardInterrupt as error:
             kept = (self.output / LAST).exists()
             way = f"the last epoch is in {self.output}, and the same command with --resume goes on from there"
-            raise SystemExit(f"\nprobemb: stopped; {way if kept else 'nothing was trained yet'}") from error
+            none = (
+                "nothing is kept: the first checkpoint is written after the first epoch; start again without --resume"
+            )
+            raise SystemExit(f"\nprobemb: stopped; {way if kept else none}") from error
 
     def _train(self) -> str:
         fabric = start_fabric(accelerator=self.accelerator)
