@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -468,6 +469,13 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "Find the instances in clouds" in told
     assert {"probemb train labelled/ --output run", "probemb check labelled/"} <= set(told.splitlines())
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from probemb_adapters.cli.main import main\ntry: main(['train', '--help'])\n"
+    code += "finally: print(sorted({'torch', 'scipy'} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stderr, "--resume" in done.stdout) == ("[]\n", True)
 
 
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
