@@ -19,9 +19,11 @@ import json
 import os
 import re
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -290,3 +292,10 @@ def commit_of(folder: str | Path) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def print_any_name() -> None:
+    """Let names that a terminal cannot show be printed with question marks, where they would end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # not what a notebook or a test has put there
+            stream.reconfigure(errors="replace")

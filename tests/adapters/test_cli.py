@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -198,8 +199,8 @@ def test_an_interrupted_training_goes_on(
     train_network = own_run.train_model
     arguments = ["train", str(plants), "--output", str(tmp_path / "run"), *SMALL]
 
-    def interrupted(*given: Any) -> Any:
-        train_network(*given)
+    def interrupted(*given: Any, **named: Any) -> Any:
+        train_network(*given, **named)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(own_run, "train_model", interrupted)
@@ -209,23 +210,38 @@ def test_an_interrupted_training_goes_on(
     assert "has a training already: go on with it by --resume" in fails(*arguments)
     main([*arguments, "--resume"])
     assert metrics(tmp_path / "run")["ap_percent"] == metrics(trained)["ap_percent"]
-    assert "Ctrl-C stops" in capsys.readouterr().out
+    assert "--resume goes on from the last checkpoint, one every 5 steps" in capsys.readouterr().out
     message = fails(*arguments, "--resume", "--seed", "1")
     assert "is of a training with other settings: " in message
     assert "seed was 0 and is 1" in message
     assert "clouds was '4 (" in message
 
 
+def test_steps_are_whole_epochs(
+    plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*given: Any, **named: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own_run, "train_model", interrupted)
+    fails("train", plants, "--output", tmp_path, *SMALL, "--steps", "60")
+    assert "50 steps in place of 60: whole epochs, of 25 steps each" in capsys.readouterr().out
+    fails("train", plants, "--output", tmp_path, *SMALL)
+    assert "in place of" not in capsys.readouterr().out
+
+
 def test_an_interruption_before_the_first_epoch(plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(own_run, "read_labelled", interrupted)
-    assert "stopped; nothing was trained yet" in fails("train", plants, "--output", tmp_path)
+    assert "stopped; nothing is kept: the first checkpoint is written after the first epoch" in fails(
+        "train", plants, "--output", tmp_path
+    )
 
 
 def test_other_commands_may_be_stopped(plants: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(own_run, "read_labelled", interrupted)
@@ -234,7 +250,7 @@ def test_other_commands_may_be_stopped(plants: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_gpu_may_be_too_small(plants: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(text: str) -> Callable[..., Any]:
-        def run(*given: Any) -> Any:
+        def run(*given: Any, **named: Any) -> Any:
             raise torch.OutOfMemoryError(text)
 
         return run
@@ -321,6 +337,8 @@ def test_names_of_classes() -> None:
             class_names_of([one], (1, 2), [named])
     with pytest.raises(ValueError, match="expected a name of its own for each class, got leaf, leaf for 1, 2"):
         class_names_of([one], (1, 2), ["1=leaf"])
+    with pytest.warns(UserWarning, match=r"no instance to train on has the class 3 \(pot\); the classes are 1, 2"):
+        assert class_names_of([one], (1, 2), ["3=pot"]) == ("stem", "leaf")
     other = cloud(class_names={1: "root"})
     with pytest.raises(ValueError, match="expected one name for class 1 in all files, got stem and root"):
         class_names_of([one, other], (1, 2))
@@ -448,7 +466,16 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    assert "Find the instances in clouds" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Find the instances in clouds" in told
+    assert {"probemb train labelled/ --output run", "probemb check labelled/"} <= set(told.splitlines())
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from probemb_adapters.cli.main import main\ntry: main(['train', '--help'])\n"
+    code += "finally: print(sorted({'torch', 'scipy'} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stderr, "--resume" in done.stdout) == ("[]\n", True)
 
 
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from tyro.conf import Positional
 
 from probemb_adapters.cli.images import images_of
 from probemb_adapters.cli.labels import Labels
-from probemb_adapters.experiments.own_clouds import run_check
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,8 @@ class Check(Labels):
         if (images := images_of(self.folder, self)) is not None:
             text, wrong = images.run_check(self.folder, self.channel)
         else:
+            from probemb_adapters.experiments.own_clouds import run_check
+
             text, wrong = run_check(self.folder, self.instance, self.semantic, self.background, self.ignored)
         print(text)
         if wrong:

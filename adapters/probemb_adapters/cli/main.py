@@ -1,8 +1,11 @@
 """Instances in point clouds and images, from files to files.
 
 probemb train labelled/ --output run
+
 probemb predict run scans/ --output found
+
 probemb evaluate run labelled/
+
 probemb check labelled/
 """
 
@@ -17,7 +20,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, TextIO
 
-from probemb_adapters.files import missing_extra
+from probemb_adapters.files import missing_extra, print_any_name
 
 
 def _show(
@@ -34,7 +37,10 @@ def _show(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; an error of the user's files is one line, not a traceback."""
+    """Run the command; an error of the user's files is one line, not a traceback.
+
+    What computes is imported by the command that needs it: help comes without torch.
+    """
     try:
         from tyro import cli
         from tyro.conf import subcommand
@@ -43,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from probemb_adapters.cli.evaluate import Evaluate
         from probemb_adapters.cli.predict import Predict
         from probemb_adapters.cli.train import Train
-        from probemb_adapters.experiments.run import print_any_name
     except ImportError as error:
         raise SystemExit(f"probemb: {missing_extra('the command needs more', 'cli', error)}") from error
 

@@ -9,8 +9,6 @@ from typing import Literal
 from tyro.conf import Positional
 
 from probemb_adapters.cli.images import images_model
-from probemb_adapters.experiments.own_clouds import Model, run_prediction
-from probemb_adapters.training import start_fabric
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,9 @@ class Predict:
 
     def run(self) -> None:
         """Predict, and print where the results are."""
+        from probemb_adapters.experiments.own_clouds import Model, run_prediction
+        from probemb_adapters.training import start_fabric
+
         fabric = start_fabric(accelerator=self.accelerator)
         if (images := images_model(self.model, self.channel)) is not None:
             print(images.run_files(self.model, self.files, self.output, self.channel, fabric))

@@ -10,9 +10,6 @@ from tyro.conf import Positional
 
 from probemb_adapters.cli.images import images_of
 from probemb_adapters.cli.labels import Labels
-from probemb_adapters.clouds import Up
-from probemb_adapters.experiments.own_clouds import Options, Preset, run_training
-from probemb_adapters.training import LAST, start_fabric
 
 
 @dataclass(frozen=True)
@@ -29,9 +26,9 @@ class Train(Labels):
     """folder for the model, metrics.json, report.html and the checkpoint"""
     class_names: tuple[str, ...] = ()
     """of classes that are numbers, such as 1=stem 2=leaf; by default those that the files have"""
-    up: Up = "z"
+    up: Literal["x", "y", "z"] = "z"
     """axis that points up"""
-    preset: Preset = "quick"
+    preset: Literal["quick", "full"] = "quick"
     """quick: minutes on two cores; full: about an hour on a GPU"""
     resume: bool = False
     """go on from the last checkpoint in the output folder"""
@@ -50,14 +47,22 @@ class Train(Labels):
 
     def run(self) -> None:
         """Train, and print the table."""
+        from probemb_adapters.training import LAST
+
         try:
             print(self._train())
         except KeyboardInterrupt as error:
             kept = (self.output / LAST).exists()
             way = f"the last epoch is in {self.output}, and the same command with --resume goes on from there"
-            raise SystemExit(f"\nprobemb: stopped; {way if kept else 'nothing was trained yet'}") from error
+            none = (
+                "nothing is kept: the first checkpoint is written after the first epoch; start again without --resume"
+            )
+            raise SystemExit(f"\nprobemb: stopped; {way if kept else none}") from error
 
     def _train(self) -> str:
+        from probemb_adapters.experiments.own_clouds import Options, run_training
+        from probemb_adapters.training import start_fabric
+
         fabric = start_fabric(accelerator=self.accelerator)
         if (images := images_of(self.folder, self)) is not None:
             if self.points is not None or self.up != "z" or self.class_names:

@@ -10,12 +10,10 @@ import csv
 import json
 import math
 import platform
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -82,13 +80,6 @@ def check_output(folder: Path, resume: bool) -> None:
         raise ValueError(f"{folder} has a training already: go on with it by --resume, or take another --output")
     if resume and not there:
         raise ValueError(f"{folder} has no {LAST} to go on from: to start a training leave out --resume")
-
-
-def print_any_name() -> None:
-    """Let names that a terminal cannot show be printed with question marks, where they would end the program."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # not what a notebook or a test has put there
-            stream.reconfigure(errors="replace")
 
 
 # --- clouds of more points than a network sees

@@ -143,7 +143,7 @@ def class_values(clouds: Iterable[Cloud]) -> tuple[int, ...]:
 def class_names_of(clouds: Iterable[Cloud], values: Sequence[int], named: Sequence[str] = ()) -> tuple[str, ...]:
     """The name of each class of ``values``: as it was ``named`` by NUMBER=NAME, else in the files, else its number.
 
-    None at all where no class has a name.
+    None at all where no class has a name. Warns of names of classes that are not among the ``values``.
 
     Raises:
         ValueError: a name is not of that form, two classes share one, or files disagree.
@@ -154,6 +154,12 @@ def class_names_of(clouds: Iterable[Cloud], values: Sequence[int], named: Sequen
         if not (equals and name.strip() and number.strip().lstrip("-").isdecimal()):
             raise ValueError(f"--class-names: expected NUMBER=NAME, such as 1=stem 2=leaf, got {text!r}")
         given[int(number)] = name.strip()
+    if unused := sorted(set(given) - set(values)):
+        warnings.warn(
+            f"--class-names: no instance to train on has the class {listed([f'{n} ({given[n]})' for n in unused])}; "
+            f"the classes are {listed(values) or 'none'}",
+            stacklevel=2,
+        )
     found: dict[int, str] = {}
     for cloud in clouds:
         for value, own in cloud.class_names.items():

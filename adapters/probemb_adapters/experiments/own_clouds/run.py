@@ -33,6 +33,7 @@ from probemb_adapters.experiments.own_clouds.training import new_model, train_mo
 from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
 from probemb_adapters.experiments.run import check_output, notes_of
 from probemb_adapters.report.tables import table_text
+from probemb_adapters.training.options import chosen
 from probemb_lib import Finding
 
 _LINES = 10  # of findings that a training prints
@@ -73,7 +74,11 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
         measured=measure(split["train"]),
         seen=tuple(fingerprint(cloud) for name in ("train", "val") for cloud in split[name]),
     )
+    asked = options.steps
     options = resolve(options, len(split["train"]), max(len(cloud.pos) for cloud in split["train"]))
+    if asked not in (None, options.steps):
+        each = chosen(options.steps) // chosen(options.epochs)
+        fabric.print(f"{options.steps} steps in place of {asked}: whole epochs, of {each} steps each")
     frame = Frame(options.up, options.unit)
     data = [labelled_data(cloud, frame, known) for cloud in split["train"]]
     options = with_lengths(options, data)

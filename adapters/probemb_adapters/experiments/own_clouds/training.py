@@ -66,7 +66,8 @@ def train_model(model: Model, clouds: Sequence[Data], options: Options, fabric: 
         seconds = chosen(options.steps) * _seconds_a_step(model.network, data, losses, options, fabric)
         fabric.print(
             f"about {told_duration(seconds)} on this {fabric.device.type}: {options.steps} steps of "
-            f"{options.batch_size} clouds x {model.points} points; Ctrl-C stops, --resume goes on"
+            f"{options.batch_size} clouds x {model.points} points; Ctrl-C stops, --resume goes on from the last "
+            f"checkpoint, one every {steps_of_epoch(options, len(clouds))} steps"
         )
     # Of the many fingerprints one suffices to know the data again, and to be read in a message.
     same = {name: value for name, value in model.settings.stored().items() if name not in ("seen", "measured")}

@@ -10,7 +10,8 @@ from tqdm import tqdm
 from probemb_adapters.clouds import unit_sphere, write_instances
 from probemb_adapters.experiments.partnet.model import Model
 from probemb_adapters.experiments.partnet.options import Options
-from probemb_adapters.experiments.run import at_all_points, clouds_to_predict, draw_order, print_any_name
+from probemb_adapters.experiments.run import at_all_points, clouds_to_predict, draw_order
+from probemb_adapters.files import print_any_name
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import ShapeResult, instance_colors
 

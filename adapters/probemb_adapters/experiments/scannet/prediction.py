@@ -10,10 +10,11 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from probemb_adapters.clouds import Array, Cloud, far_offset, write_instances
-from probemb_adapters.experiments.run import clouds_to_predict, print_any_name, tiles_bar
+from probemb_adapters.experiments.run import clouds_to_predict, tiles_bar
 from probemb_adapters.experiments.scannet.evaluation import scene_result
 from probemb_adapters.experiments.scannet.model import MIN_POINTS, MIN_SCORE, Model
 from probemb_adapters.experiments.scannet.options import Options
+from probemb_adapters.files import print_any_name
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import instance_colors, z_up
 from probemb_lib import GaussianEmbedding, Instances, cluster_tiles
