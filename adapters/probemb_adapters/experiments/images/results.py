@@ -21,6 +21,7 @@ from probemb_adapters.report.overlays import ImageResult, overlay_sheet
 from probemb_lib import label_image, object_csv
 
 SHOWN = 8  # images of the page and the contact sheet
+FOR_VOLUMES = "the command takes images alone; for volumes probemb_lib.DenseHead, docs/images.md#volumes"
 _RESULTS = ("_labels.tif", "_objects.csv", ".png")  # of an image in prediction
 
 
@@ -95,19 +96,24 @@ def run_prediction(model: Model, options: Options) -> str:
     """Label image, table of objects and overlay of each file of ``--predict``; what to print.
 
     Raises:
-        SystemExit: two files of one name, a volume, or a result that would replace one of the files.
+        SystemExit: two files of one name, or a result that would replace one of the files; after the others, with what
+            was found in them, files that cannot be read, and volumes.
     """
     names = [name_of(path) for path in options.predict]
     if len(set(names)) < len(names):
         raise SystemExit(f"--predict: results are named after the files, expected different names, got {names}")
-    images = [LabelledImage(name_of(path), read_image(path, channel=options.channel), None) for path in options.predict]
-    if flat := [image.name for image in images if image.image.ndim != 2]:
-        raise SystemExit(f"--predict: expected images (H, W), got volumes: {', '.join(flat)}")
     results = {(options.output / f"{name}{end}").resolve() for name in names for end in _RESULTS}
     if own := [str(path) for path in options.predict if path.resolve() in results]:
         raise SystemExit(f"{own[0]}: expected another --output folder for the results, which would replace this file")
-    lines = []
-    for image in images:
+    lines, failed = [], []
+    for path in options.predict:
+        try:
+            image = LabelledImage(name_of(path), read_image(path, channel=options.channel), None)
+            if image.image.ndim != 2:
+                raise ValueError(f"{path}: expected an image (H, W), got a volume {image.image.shape}; {FOR_VOLUMES}")
+        except (OSError, ValueError) as error:
+            failed.append(str(error))
+            continue
         shape = (1, *image.image.shape)
         (output,) = predict_all(model, [image], image.name)
         instances = model.cluster(*output)
@@ -118,4 +124,7 @@ def run_prediction(model: Model, options: Options) -> str:
             temporary.write_text(object_csv(instances, shape), encoding="utf-8", newline="")
         overlay_sheet([ImageResult(image.name, image.image, None, label)], picture)
         lines.append(f"{image.name}: {int(label.max(initial=0))} objects")
-    return "\n".join([*lines, f"label images, tables and pictures in {options.output}"])
+    lines += [f"label images, tables and pictures in {options.output}"] if lines else []
+    if failed:
+        raise SystemExit("\n".join([*lines, f"{len(failed)} of {len(names)} files were left out", *failed]))
+    return "\n".join(lines)
