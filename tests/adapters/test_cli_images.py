@@ -17,6 +17,7 @@ import tifffile
 from paths import PROJECT
 
 from probemb_adapters.cli.main import main
+from probemb_adapters.experiments.images.evaluation import Evaluation, average_precision
 from probemb_adapters.experiments.images.folders import (
     Request,
     asked_options,
@@ -27,6 +28,7 @@ from probemb_adapters.experiments.images.folders import (
 )
 from probemb_adapters.experiments.images.options import Options
 from probemb_adapters.experiments.images.reading import findings_in, findings_of, read_folder
+from probemb_adapters.experiments.images.results import results_table
 from probemb_adapters.images import LabelledImage
 
 SMALL = ("--steps", "2", "--batch-size", "2", "--accelerator", "cpu")
@@ -88,6 +90,7 @@ def test_evaluation_and_prediction(
     printed = capsys.readouterr().out
     assert "3 of 4 images left out: the model has seen them" in printed
     assert "1 images with 3 objects" in printed
+    assert "no interval from 1, which takes 5 images" in printed
     for i, side in enumerate(("train", "val", "test")):
         write(tmp_path / "sides" / side, disks(i), "masks")
     output = tmp_path / "evaluated"
@@ -102,6 +105,28 @@ def test_evaluation_and_prediction(
         assert label.shape == (48, 64)
         with (tmp_path / "found" / f"disks_{seed}_objects.csv").open(newline="", encoding="utf-8") as file:
             assert len(list(csv.reader(file))) == 1 + int(label.max())
+    page = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
+    assert page.count(">Objects found in images<") == 2  # of the window and of the page
+    assert "disks_3" in page
+    assert "data:image/" in page
+
+
+def test_an_interval_takes_five_images() -> None:
+    images = [disks(seed) for seed in range(5)]
+    labels = [np.asarray(image.label) for image in images]
+    evaluation = Evaluation("truth", average_precision(labels, images), labels, {})
+    assert results_table([evaluation], images, list("abcde")).rows[0].values[1] == "100.0 to 100.0"
+    few = results_table([evaluation], images, list("abcda"))  # two of one field
+    assert few.rows[0].values[1] is None
+    assert few.text.endswith("no interval from 4, which takes 5 images that are no tiles of each other")
+
+
+def test_help_says_what_is_for_clouds_and_what_for_images(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails("train", "--help") == "0"
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for words in ("clouds: axis", "clouds: of one, that", "clouds: of classes", "clouds: values", "images: of those"):
+        assert words in text
+    assert text.count("clouds: property") == 2
 
 
 def test_objects_are_counted_whatever_their_numbers(
