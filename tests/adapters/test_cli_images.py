@@ -17,18 +17,18 @@ import tifffile
 from paths import PROJECT
 
 from probemb_adapters.cli.main import main
+from probemb_adapters.experiments.images.evaluation import Evaluation, average_precision
 from probemb_adapters.experiments.images.folders import (
     Request,
     asked_options,
-    findings_in,
-    findings_of,
     fingerprint,
     load,
-    read_folder,
     split_images,
     with_lengths,
 )
 from probemb_adapters.experiments.images.options import Options
+from probemb_adapters.experiments.images.reading import findings_in, findings_of, read_folder
+from probemb_adapters.experiments.images.results import results_table
 from probemb_adapters.images import LabelledImage
 
 SMALL = ("--steps", "2", "--batch-size", "2", "--accelerator", "cpu")
@@ -90,6 +90,7 @@ def test_evaluation_and_prediction(
     printed = capsys.readouterr().out
     assert "3 of 4 images left out: the model has seen them" in printed
     assert "1 images with 3 objects" in printed
+    assert "no interval from 1, which takes 5 images" in printed
     for i, side in enumerate(("train", "val", "test")):
         write(tmp_path / "sides" / side, disks(i), "masks")
     output = tmp_path / "evaluated"
@@ -104,6 +105,28 @@ def test_evaluation_and_prediction(
         assert label.shape == (48, 64)
         with (tmp_path / "found" / f"disks_{seed}_objects.csv").open(newline="", encoding="utf-8") as file:
             assert len(list(csv.reader(file))) == 1 + int(label.max())
+    page = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
+    assert page.count(">Objects found in images<") == 2  # of the window and of the page
+    assert "disks_3" in page
+    assert "data:image/" in page
+
+
+def test_an_interval_takes_five_images() -> None:
+    images = [disks(seed) for seed in range(5)]
+    labels = [np.asarray(image.label) for image in images]
+    evaluation = Evaluation("truth", average_precision(labels, images), labels, {})
+    assert results_table([evaluation], images, list("abcde")).rows[0].values[1] == "100.0 to 100.0"
+    few = results_table([evaluation], images, list("abcda"))  # two of one field
+    assert few.rows[0].values[1] is None
+    assert few.text.endswith("no interval from 4, which takes 5 images that are no tiles of each other")
+
+
+def test_help_says_what_is_for_clouds_and_what_for_images(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails("train", "--help") == "0"
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for words in ("clouds: axis", "clouds: of one, that", "clouds: of classes", "clouds: values", "images: of those"):
+        assert words in text
+    assert text.count("clouds: property") == 2
 
 
 def test_objects_are_counted_whatever_their_numbers(
@@ -114,7 +137,7 @@ def test_objects_are_counted_whatever_their_numbers(
         image = disks(seed)
         assert image.label is not None
         write(tmp_path, image._replace(label=1_400_000_000 * image.label.astype(np.uint32)))
-    for image in read_folder(tmp_path)[""]:
+    for image in read_folder(tmp_path)[0][""]:
         if fingerprint(image) not in load(trained).settings.seen:
             for side in ("images", "labels"):
                 (tmp_path / side / f"{image.name}.tif").unlink()
@@ -141,6 +164,50 @@ def test_check(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert fails("check", tmp_path) == "1"
     assert "disks_0: one number in 3 places, a mask of the foreground" in capsys.readouterr().out
     assert "mask of the foreground" in fails("train", *three(tmp_path), "--output", tmp_path / "run", *SMALL)
+
+
+def test_files_that_cannot_be_used_are_named_at_once(
+    labelled: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By check a line each, by a training all in one message, by a prediction after the others."""
+    for seed in range(3):
+        write(tmp_path, disks(seed))
+    (tmp_path / "images" / "disks_0.tif").write_bytes(b"nothing")
+    tifffile.imwrite(tmp_path / "labels" / "disks_1.tif", np.eye(9, dtype=np.uint8))
+    assert fails("check", tmp_path) == "1"
+    printed = capsys.readouterr().out
+    assert "disks_0.tif is no readable tif file" in printed
+    assert "expected image and labels of one shape, got (48, 64)" in printed
+    assert "1 images, 3 objects, 2 findings" in printed
+    message = fails("train", tmp_path, "--output", tmp_path / "run", *SMALL)
+    assert "mend what cannot be used" in message
+    assert "disks_0.tif is no readable" in message
+    assert "one shape" in message
+    for name in "abcdefghij":
+        write(tmp_path, disks(0)._replace(name=name))
+        (tmp_path / "images" / f"{name}.tif").write_bytes(b"nothing")
+    assert "and 2 more: probemb check" in fails("evaluate", trained, tmp_path)
+    np.save(tmp_path / "images" / "volume.npy", np.ones((4, 8, 8), np.uint16))
+    message = fails("predict", trained, tmp_path / "images", "--output", tmp_path / "found")
+    assert "disks_1: " in message
+    assert "12 of 14 files were left out" in message
+    assert "got a volume (4, 8, 8); the command takes images alone" in message
+    assert {p.name for p in (tmp_path / "found").glob("*_labels.tif")} == {"disks_1_labels.tif", "disks_2_labels.tif"}
+
+
+def test_images_without_labels_are_left_out(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (5, 6):
+        write(tmp_path, disks(seed))
+    (tmp_path / "labels" / "disks_5.tif").rename(tmp_path / "labels" / "other.tif")
+    main(["evaluate", str(trained), str(tmp_path), "--accelerator", "cpu"])
+    printed = capsys.readouterr().out
+    assert "has no match for disks_5.tif" in printed
+    assert "has no match for other.tif" in printed
+    assert "1 images with 3 objects" in printed
+    main(["check", str(tmp_path)])
+    assert "1 images, 3 objects, 2 findings" in capsys.readouterr().out
+    (tmp_path / "labels" / "disks_6.tif").unlink()
+    assert "expected the same names in both folders, got 3 alone" in fails("check", tmp_path)
 
 
 def three(folder: Path) -> list[Path]:
@@ -171,7 +238,7 @@ def test_one_object_in_pieces_among_others_is_no_mask() -> None:
 
 
 def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
-    images = read_folder(labelled)
+    images, _ = read_folder(labelled)
     sides = split_images(labelled, images, seed=0)
     assert {name: len(side) for name, side in sides.items()} == {"test": 1, "val": 1, "train": 2}
     assert split_images(labelled, sides, 1) is sides

@@ -53,7 +53,7 @@ def test_a_channel_of_a_stack_of_channels(tmp_path: Path) -> None:
     stack = np.stack([VOLUME, VOLUME + 100], axis=1)
     tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": "ZCYX"})
     np.testing.assert_array_equal(read_image(path, channel=1), VOLUME + 100)
-    with pytest.raises(ValueError, match="expected one channel, got 2 that differ; name one by channel=0"):
+    with pytest.raises(ValueError, match="expected one channel, got 2 that differ; name one, the first by --channel 0"):
         read_image(path)
     with pytest.raises(ValueError, match="expected channel 2, got channels 0 to 1"):
         read_image(path, channel=2)
@@ -68,6 +68,14 @@ def test_colour_with_equal_channels_is_grey(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path, channel=1), grey + 1)
     with pytest.raises(ValueError, match="3 that differ"):
         read_image(path)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".npy"])
+def test_a_channel_of_one_is_the_image(ending: str, tmp_path: Path) -> None:
+    """So that a folder may hold colour and grey."""
+    path = tmp_path / f"a{ending}"
+    write_labels(path, DEEP)
+    np.testing.assert_array_equal(read_image(path, channel=1), DEEP)
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:
@@ -86,9 +94,6 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 5)))
     with pytest.raises(ValueError, match="save one time and position a file"):
         read_image(tmp_path / "a.npy")
-    np.save(tmp_path / "a.npy", np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="expected channel 1, got one channel only"):
-        read_image(tmp_path / "a.npy", channel=1)
 
 
 @pytest.mark.parametrize("colours", [[0, 0, 0, 9, 9, 9, 9, 9, 9], [0, 0, 0, 255, 0, 0, 0, 255, 0]])

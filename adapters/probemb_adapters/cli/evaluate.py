@@ -22,7 +22,7 @@ class Evaluate:
     output: Path | None = None
     """folder for metrics.json and report.html; by default the table is printed alone"""
     channel: int | None = None
-    """of images with several channels, from 0"""
+    """images: of those with several channels, from 0"""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute"""
 

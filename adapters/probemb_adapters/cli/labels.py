@@ -10,12 +10,14 @@ class Labels:
     """Which properties of the points are labels."""
 
     instance: str | None = None
-    """property with the instance of each point; by default the first usual name, such as instance, tree_id, label"""
+    """clouds: property with the instance of each point; by default the first usual name, such as instance, tree_id,
+    label"""
     semantic: str | None = None
-    """property with the class of each point; by default the first usual name, such as semantic, class"""
+    """clouds: property with the class of each point; by default the first usual name, such as semantic, class"""
     background: tuple[int | str, ...] = ()
-    """values of the instance property that mean no instance, as 0 or a word often does; -1 always does"""
+    """clouds: values of the instance property that mean no instance, as 0 or a word often does; -1 always does"""
     ignored: tuple[int | str, ...] = ()
-    """values of both properties on points that nobody labelled; -100 always is; evaluate takes those of the training"""
+    """clouds: values of both properties on points that nobody labelled; -100 always is; evaluate takes those of the
+    training"""
     channel: int | None = None
-    """of images with several channels, from 0"""
+    """images: of those with several channels, from 0"""

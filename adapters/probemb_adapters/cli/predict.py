@@ -22,7 +22,7 @@ class Predict:
     output: Path
     """folder for the results"""
     channel: int | None = None
-    """of images with several channels, from 0"""
+    """images: of those with several channels, from 0"""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute"""
 

@@ -25,9 +25,9 @@ class Train(Labels):
     output: Path
     """folder for the model, metrics.json, report.html and the checkpoint"""
     class_names: tuple[str, ...] = ()
-    """of classes that are numbers, such as 1=stem 2=leaf; by default those that the files have"""
+    """clouds: of classes that are numbers, such as 1=stem 2=leaf; by default those that the files have"""
     up: Literal["x", "y", "z"] = "z"
-    """axis that points up"""
+    """clouds: axis that points up"""
     preset: Literal["quick", "full"] = "quick"
     """quick: minutes on two cores; full: about an hour on a GPU"""
     resume: bool = False
@@ -37,7 +37,7 @@ class Train(Labels):
     steps: int | None = None
     """of the optimizer; by default the preset's, as the next two"""
     points: int | None = None
-    """of a cloud that the network sees"""
+    """clouds: of one, that the network sees"""
     batch_size: int | None = None
     """clouds, or crops of images, a step"""
     seed: int = 0

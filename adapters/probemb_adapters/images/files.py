@@ -39,8 +39,8 @@ def read_image(path: str | Path, *, channel: int | None = None) -> Array:
 
     Args:
         path: .png, .tif, .tiff (OME-TIFF too), .npy, .jpg, .bmp.
-        channel: of several, from 0. TIFF names its axes. In npy files three axes are a volume, and channels are the
-            last axis where one is asked for.
+        channel: of several, from 0; a file of one channel is taken as it is. TIFF names its axes. In npy files three
+            axes are a volume, and channels are the last axis where one is asked for.
 
     Raises:
         FileNotFoundError: no such file.
@@ -62,10 +62,12 @@ def _grey(path: Path, channel: int | None, *, numbers: bool = False) -> Array:
             f"{path}: expected finite numbers, got NaN or infinity; replace them, as numpy.nan_to_num does"
         )
     if (axis := next((i for i, name in enumerate(axes) if name in "CS"), None)) is not None:
-        way = "export the numbers of the objects instead of colours" if numbers else "name one by channel=0"
+        way = (
+            "export the numbers of the objects instead of colours"
+            if numbers
+            else "name one, the first by --channel 0 (in Python channel=0)"
+        )
         image = _one_channel(path, image, axis, channel, way)
-    elif channel:
-        raise ValueError(f"{path}: expected channel {channel}, got one channel only")
     while image.ndim > 2 and 1 in image.shape:  # an image may have one row
         image = image.squeeze(image.shape.index(1))
     if image.ndim not in (2, 3):
@@ -97,12 +99,33 @@ def read_pairs(images: str | Path, labels: str | Path, *, channel: int | None = 
         FileNotFoundError, ValueError: a folder is missing or holds no image, a name occurs twice in one, an image has
             no label image or the other way round, or, while reading, their shapes differ or a file is damaged.
     """
-    first, second = _by_name(Path(images)), _by_name(Path(labels))
-    lone = [f"{images} has no match for {second[n].name}" for n in sorted(second.keys() - first.keys())]
-    lone += [f"{labels} has no match for {first[n].name}" for n in sorted(first.keys() - second.keys())]
-    if lone:
-        raise ValueError(f"expected the same names in both folders, got {len(lone)} alone: {'; '.join(lone[:5])}")
-    return (_pair(first[name], second[name], channel) for name in sorted(first))
+    pairs, alone = match_names(Path(images), Path(labels))
+    if alone:
+        raise ValueError(f"expected the same names in both folders, got {len(alone)} alone: {'; '.join(alone[:5])}")
+    return (read_pair(image, label, channel=channel) for image, label in pairs)
+
+
+def match_names(images: Path, labels: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Images with the label image of the same name, in the order of names; and a sentence for each file that is alone.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder is missing or holds no image, or a name occurs twice in one.
+    """
+    first, second = _by_name(images), _by_name(labels)
+    alone = [f"{images} has no match for {second[n].name}" for n in sorted(second.keys() - first.keys())]
+    alone += [f"{labels} has no match for {first[n].name}" for n in sorted(first.keys() - second.keys())]
+    return [(first[name], second[name]) for name in sorted(first.keys() & second.keys())], alone
+
+
+def read_pair(image: Path, label: Path, *, channel: int | None = None) -> LabelledImage:
+    """An image with its label image.
+
+    Raises:
+        ValueError: their shapes differ, or a file is damaged.
+    """
+    pair = LabelledImage(name_of(image), read_image(image, channel=channel), read_labels(label))
+    _same_shape(image, pair.image.shape, label, pair.label)
+    return pair
 
 
 def write_labels(path: str | Path, label: Array) -> None:
@@ -211,12 +234,6 @@ def name_of(path: str | Path) -> str:
     'cell.01'
     """
     return Path(path).stem.removesuffix(".ome")
-
-
-def _pair(image: Path, label: Path, channel: int | None) -> LabelledImage:
-    pair = LabelledImage(name_of(image), read_image(image, channel=channel), read_labels(label))
-    _same_shape(image, pair.image.shape, label, pair.label)
-    return pair
 
 
 def _same_shape(image: Path, shape: Sequence[int], label: Path, labels: NDArray[Any] | None) -> None:

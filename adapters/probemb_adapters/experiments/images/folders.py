@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -21,29 +20,18 @@ from scipy import ndimage
 from probemb_adapters.experiments.images.evaluation import evaluate, fit, least_sizes
 from probemb_adapters.experiments.images.model import Model, magnification, usual_diameter
 from probemb_adapters.experiments.images.options import Options, resolve
+from probemb_adapters.experiments.images.reading import LINES, SPLITS, findings_in, read_folder, usable_images
 from probemb_adapters.experiments.images.results import fields_of, results_table, run_prediction, write_results
 from probemb_adapters.experiments.images.training import PixelObjective, new_model, train_model
 from probemb_adapters.experiments.run import check_output
 from probemb_adapters.images import LabelledImage
-from probemb_adapters.images.files import ENDINGS, read_pairs
-from probemb_adapters.images.pairs import Array
+from probemb_adapters.images.files import ENDINGS
 from probemb_adapters.report import table_text
 
 FILE = "model.safetensors"
-SPLITS = ("train", "val", "test")
-LABELS = ("labels", "masks")
 STEPS = {"quick": 1500, "full": 6000}
 _HELD_OUT = 0.15  # of the images, for validation and for test
 _EPOCHS = 20
-_LINES = 10  # of findings that a training prints
-
-
-class Finding(NamedTuple):
-    """What looks like a mix-up in one image."""
-
-    name: str
-    wrong: bool
-    message: str
 
 
 @dataclass(frozen=True)
@@ -70,36 +58,6 @@ def files_of(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
 
 
-def read_folder(folder: Path, channel: int | None = None) -> dict[str, list[LabelledImage]]:
-    """The pairs of each of the subfolders train, val and test, or all of them under the name "".
-
-    Raises:
-        FileNotFoundError, ValueError: a folder is missing, some of the subfolders without the others, names without a
-            match, volumes, or a damaged file.
-    """
-    there = [name for name in SPLITS if (folder / name / "images").is_dir()]
-    if there and len(there) < len(SPLITS):
-        raise ValueError(f"{folder}: expected images in the subfolders train, val and test, got {', '.join(there)}")
-    found = {name: list(_pairs(folder / name, channel)) for name in there or ("",)}
-    if volumes := [image.name for images in found.values() for image in images if image.image.ndim != 2]:
-        raise ValueError(f"{folder}: expected images (H, W), got volumes: {', '.join(volumes[:5])}")
-    return found
-
-
-def _pairs(folder: Path, channel: int | None) -> Iterator[LabelledImage]:
-    labels = next((folder / name for name in LABELS if (folder / name).is_dir()), None)
-    if labels is None:
-        raise FileNotFoundError(f"{folder}: expected a folder {' or '.join(LABELS)} of label images beside images")
-    for pair in read_pairs(folder / "images", labels, channel=channel):
-        yield pair._replace(label=_counted(np.asarray(pair.label)))
-
-
-def _counted(label: Array) -> Array:
-    """Objects as 1 … n in the order of their numbers, which may be as large as a file holds; 0 stays."""
-    numbers, place = np.unique(label, return_inverse=True)
-    return place.reshape(label.shape) + int(numbers[:1].any())
-
-
 def split_images(folder: Path, found: dict[str, list[LabelledImage]], seed: int) -> dict[str, list[LabelledImage]]:
     """By the subfolders, else at random by image.
 
@@ -123,33 +81,6 @@ def split_images(folder: Path, found: dict[str, list[LabelledImage]], seed: int)
 def fingerprint(image: LabelledImage) -> int:
     """Of the grey values, by which an image is known again whatever its file is called."""
     return zlib.crc32(np.ascontiguousarray(image.image, dtype=np.float32).tobytes())
-
-
-def findings_of(image: LabelledImage) -> list[Finding]:
-    """A mask of the foreground in the place of labels, objects in pieces, very small ones, none."""
-    label = np.zeros(0, np.int64) if image.label is None else image.label
-    pixels = np.bincount(label.ravel(), minlength=1)[1:]
-    objects = int((pixels > 0).sum())
-    if not objects:
-        return [Finding(image.name, False, "no object")]
-    found = []
-    pieces = sum(ndimage.label(label[box] == i + 1)[1] for i, box in enumerate(ndimage.find_objects(label)) if box)
-    if objects == 1 and pieces > 2:
-        way = "number the objects, 1 to n, for example by scipy.ndimage.label"
-        found.append(Finding(image.name, True, f"one number in {pieces} places, a mask of the foreground: {way}"))
-    elif pieces > objects:
-        found.append(Finding(image.name, False, f"{objects} objects in {pieces} connected pieces"))
-    if small := int(((pixels > 0) & (pixels < 5)).sum()):
-        found.append(Finding(image.name, False, f"{small} of {objects} objects have less than 5 pixels"))
-    return found
-
-
-def findings_in(images: Sequence[LabelledImage]) -> list[Finding]:
-    """Those of each. Where some image has several objects, one in pieces is no mask of the foreground, but may be cut
-    by others or have lost pixels."""
-    found = [finding for image in images for finding in findings_of(image)]
-    counted = any(image.label is not None and len(np.unique(image.label[image.label > 0])) > 1 for image in images)
-    return [finding._replace(wrong=finding.wrong and not counted) for finding in found]
 
 
 def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
@@ -178,7 +109,7 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
         FileNotFoundError, ValueError: the message says what was expected of the folder, what came and what to do.
     """
     check_output(request.output, request.resume)
-    sides = split_images(folder, read_folder(folder, request.channel), request.seed)
+    sides = split_images(folder, usable_images(folder, request.channel, fabric), request.seed)
     fabric.print(", ".join(f"{name} {len(sides[name])}" for name in SPLITS) + " images")
     for name, images in sides.items():
         if not any(image.label is not None and image.label.any() for image in images):
@@ -188,7 +119,7 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
                 "train, val and test"
             )
     found = findings_in(sides["train"])
-    fabric.print(*(f"{f.name}: {f.message}" for f in found[:_LINES]), sep="\n", end="\n" if found else "")
+    fabric.print(*(f"{f.name}: {f.message}" for f in found[:LINES]), sep="\n", end="\n" if found else "")
     if wrong := next((f for f in found if f.wrong), None):
         raise ValueError(f"{wrong.name}: {wrong.message}")
     options = asked_options(folder, request)
@@ -237,7 +168,7 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, channel: int |
     """Test a model on the labelled images of a folder, those of its subfolder test where it has one, without those that
     it was trained or fitted on."""
     model = load(path).to(fabric.device)
-    found = read_folder(folder, channel)
+    found = usable_images(folder, channel, fabric)
     given = found.get("test", found.get("", []))
     unseen = [image for image in given if fingerprint(image) not in set(model.settings.seen)]
     if unseen and len(unseen) < len(given):
@@ -266,12 +197,13 @@ def run_files(path: Path, files: Sequence[Path], output: Path, channel: int | No
 
 def run_check(folder: Path, channel: int | None) -> tuple[str, bool]:
     """The usual mix-ups in each image of a folder, a line a finding; and whether one is an error."""
-    images = [image for side in read_folder(folder, channel).values() for image in side]
-    found = findings_in(images)
-    lines = [f"{finding.name}: {finding.message}" for finding in found]
+    sides, of_files = read_folder(folder, channel)
+    images = [image for side in sides.values() for image in side]
+    of_labels = findings_in(images)
+    lines = [finding.message for finding in of_files] + [f"{finding.name}: {finding.message}" for finding in of_labels]
     objects = sum(len(np.unique(i.label[i.label > 0])) for i in images if i.label is not None)
-    return "\n".join([*lines, f"{len(images)} images, {objects} objects, {len(found)} findings"]), any(
-        finding.wrong for finding in found
+    return "\n".join([*lines, f"{len(images)} images, {objects} objects, {len(lines)} findings"]), any(
+        finding.wrong for finding in (*of_files, *of_labels)
     )
 
 

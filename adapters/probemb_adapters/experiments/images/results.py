@@ -20,7 +20,9 @@ from probemb_adapters.report import Row, Section, Table, loss_chart, table_text,
 from probemb_adapters.report.overlays import ImageResult, overlay_sheet
 from probemb_lib import label_image, object_csv
 
+FEWEST = 5  # fields for an interval: drawn from fewer, it says little of other images
 SHOWN = 8  # images of the page and the contact sheet
+FOR_VOLUMES = "the command takes images alone; for volumes probemb_lib.DenseHead, docs/images.md#volumes"
 _RESULTS = ("_labels.tif", "_objects.csv", ".png")  # of an image in prediction
 
 
@@ -36,18 +38,21 @@ def fields_of(images: Sequence[LabelledImage], options: Options) -> list[str]:
 
 def results_table(evaluations: Sequence[Evaluation], images: Sequence[LabelledImage], fields: Sequence[str]) -> Table:
     """Per cent; AP at three thresholds, the mean over 0.5 to 0.9, and the mean over images; the interval of AP50 over
-    fields drawn with replacement."""
+    fields drawn with replacement, where there are `FEWEST` or more."""
+    number = len(set(fields))
+    few = number < FEWEST
     rows = []
     for e in evaluations:
-        low, high = (100 * v for v in e.interval(fields))
+        interval = None if few else "{:.1f} to {:.1f}".format(*(100 * v for v in e.interval(fields)))
         first, *others = (100 * v for v in (e.ap["AP50"], e.ap["AP75"], e.ap["AP90"], e.ap["AP"], e.image_ap))
-        rows.append(Row(e.name, [first, f"{low:.1f} to {high:.1f}", *others]))
+        rows.append(Row(e.name, [first, interval, *others]))
     count = sum(len(np.unique(image.label[image.label > 0])) for image in images if image.label is not None)
     return Table(
-        "method",
+        "Average precision",
         ("AP50", "95 %", "AP75", "AP90", "AP 50-90", "AP50 by image"),
         rows,
-        text=f"{len(images)} images with {count} objects; AP = TP / (TP + FP + FN) in per cent",
+        text=f"{len(images)} images with {count} objects; AP = TP / (TP + FP + FN) in per cent"
+        + f"; no interval from {number}, which takes {FEWEST} images that are no tiles of each other" * few,
     )
 
 
@@ -84,7 +89,7 @@ def write_results(
     shown = image_results(evaluations[0], images)
     sheet = overlay_sheet(shown, folder / "images.png", title=evaluations[0].name)
     charts = [loss_chart([epoch["loss"] for epoch in history])] if history else []
-    section = Section(title, tables=[table], charts=charts, noun="object", item="image", images=shown)
+    section = Section("Test images", tables=[table], charts=charts, noun="object", item="image", images=shown)
     page = write_report(
         folder / "report.html", title, [section], settings={"options": asdict(options), "versions": versions()}
     )
@@ -95,19 +100,26 @@ def run_prediction(model: Model, options: Options) -> str:
     """Label image, table of objects and overlay of each file of ``--predict``; what to print.
 
     Raises:
-        SystemExit: two files of one name, a volume, or a result that would replace one of the files.
+        SystemExit: two files of one name, or a result that would replace one of the files; after the others, with what
+            was found in them, files that cannot be read, and volumes.
     """
     names = [name_of(path) for path in options.predict]
     if len(set(names)) < len(names):
         raise SystemExit(f"--predict: results are named after the files, expected different names, got {names}")
-    images = [LabelledImage(name_of(path), read_image(path, channel=options.channel), None) for path in options.predict]
-    if flat := [image.name for image in images if image.image.ndim != 2]:
-        raise SystemExit(f"--predict: expected images (H, W), got volumes: {', '.join(flat)}")
     results = {(options.output / f"{name}{end}").resolve() for name in names for end in _RESULTS}
     if own := [str(path) for path in options.predict if path.resolve() in results]:
         raise SystemExit(f"{own[0]}: expected another --output folder for the results, which would replace this file")
-    lines = []
-    for image in images:
+    lines, failed = [], []
+    shown: list[ImageResult] = []
+    rows: list[Row] = []
+    for path in options.predict:
+        try:
+            image = LabelledImage(name_of(path), read_image(path, channel=options.channel), None)
+            if image.image.ndim != 2:
+                raise ValueError(f"{path}: expected an image (H, W), got a volume {image.image.shape}; {FOR_VOLUMES}")
+        except (OSError, ValueError) as error:
+            failed.append(str(error))
+            continue
         shape = (1, *image.image.shape)
         (output,) = predict_all(model, [image], image.name)
         instances = model.cluster(*output)
@@ -116,6 +128,21 @@ def run_prediction(model: Model, options: Options) -> str:
         write_labels(of_labels, label)
         with replaced_file(of_objects) as temporary:
             temporary.write_text(object_csv(instances, shape), encoding="utf-8", newline="")
-        overlay_sheet([ImageResult(image.name, image.image, None, label)], picture)
+        result = ImageResult(image.name, image.image, None, label)
+        overlay_sheet([result], picture)
+        shown += [result] if len(shown) < SHOWN else []
+        rows.append(Row(image.name, [result.tally().found, *image.image.shape]))
         lines.append(f"{image.name}: {int(label.max(initial=0))} objects")
-    return "\n".join([*lines, f"label images, tables and pictures in {options.output}"])
+    if shown:
+        table = Table("Images", ("objects", "rows", "columns"), rows)
+        section = Section("Images", tables=[table], noun="object", item="image", images=shown)
+        page = write_report(
+            options.output / "report.html",
+            "Objects found in images",
+            [section],
+            settings={"options": asdict(options), "versions": versions()},
+        )
+        lines += [f"label images, tables and pictures in {options.output}", f"report   {page}"]
+    if failed:
+        raise SystemExit("\n".join([*lines, f"{len(failed)} of {len(names)} files were left out", *failed]))
+    return "\n".join(lines)

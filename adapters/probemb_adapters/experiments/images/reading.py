@@ -1,0 +1,113 @@
+"""Folders of images and label images: their pairs, and what looks wrong with files and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from lightning_fabric import Fabric
+from scipy import ndimage
+
+from probemb_adapters.experiments.images.results import FOR_VOLUMES
+from probemb_adapters.images import LabelledImage
+from probemb_adapters.images.files import match_names, name_of, read_pair
+from probemb_adapters.images.pairs import Array
+
+SPLITS = ("train", "val", "test")
+LABELS = ("labels", "masks")
+LINES = 10  # of findings that a training prints
+
+
+class Finding(NamedTuple):
+    """What looks like a mix-up in one image."""
+
+    name: str
+    wrong: bool
+    message: str
+
+
+def read_folder(folder: Path, channel: int | None = None) -> tuple[dict[str, list[LabelledImage]], list[Finding]]:
+    """The pairs of each of the subfolders train, val and test, or all of them under the name ""; and what is left out.
+
+    A file without a match in the other folder is a remark, one that cannot be read or has another shape is an error.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder is missing, some of the subfolders without the others, no names that
+            match, or volumes.
+    """
+    there = [name for name in SPLITS if (folder / name / "images").is_dir()]
+    if there and len(there) < len(SPLITS):
+        raise ValueError(f"{folder}: expected images in the subfolders train, val and test, got {', '.join(there)}")
+    findings: list[Finding] = []
+    found = {name: list(_pairs(folder / name, channel, findings)) for name in there or ("",)}
+    if volumes := [image.name for images in found.values() for image in images if image.image.ndim != 2]:
+        raise ValueError(f"{folder}: expected images (H, W), got volumes: {', '.join(volumes[:5])}; {FOR_VOLUMES}")
+    return found, findings
+
+
+def usable_images(folder: Path, channel: int | None, fabric: Fabric) -> dict[str, list[LabelledImage]]:
+    """:func:`read_folder`, where what has no match is left out and named.
+
+    Raises:
+        FileNotFoundError, ValueError: also files that cannot be used, all in one message.
+    """
+    found, findings = read_folder(folder, channel)
+    if wrong := [finding.message for finding in findings if finding.wrong]:
+        lines = [f"{folder}: mend what cannot be used, or take image and labels out", *wrong[:LINES]]
+        lines += [f"and {len(wrong) - LINES} more: probemb check {folder}"] if len(wrong) > LINES else []
+        raise ValueError("\n".join(lines))
+    for finding in findings:
+        fabric.print(f"left out: {finding.message}")
+    return found
+
+
+def _pairs(folder: Path, channel: int | None, findings: list[Finding]) -> Iterator[LabelledImage]:
+    labels = next((folder / name for name in LABELS if (folder / name).is_dir()), None)
+    if labels is None:
+        raise FileNotFoundError(f"{folder}: expected a folder {' or '.join(LABELS)} of label images beside images")
+    pairs, alone = match_names(folder / "images", labels)
+    if not pairs:
+        raise ValueError(f"expected the same names in both folders, got {len(alone)} alone: {'; '.join(alone[:5])}")
+    findings += [Finding(folder.name, False, message) for message in alone]
+    for image, label in pairs:
+        try:
+            pair = read_pair(image, label, channel=channel)
+        except (OSError, ValueError) as error:
+            findings.append(Finding(name_of(image), True, str(error)))
+        else:
+            yield pair._replace(label=_counted(np.asarray(pair.label)))
+
+
+def _counted(label: Array) -> Array:
+    """Objects as 1 … n in the order of their numbers, which may be as large as a file holds; 0 stays."""
+    numbers, place = np.unique(label, return_inverse=True)
+    return place.reshape(label.shape) + int(numbers[:1].any())
+
+
+def findings_of(image: LabelledImage) -> list[Finding]:
+    """A mask of the foreground in the place of labels, objects in pieces, very small ones, none."""
+    label = np.zeros(0, np.int64) if image.label is None else image.label
+    pixels = np.bincount(label.ravel(), minlength=1)[1:]
+    objects = int((pixels > 0).sum())
+    if not objects:
+        return [Finding(image.name, False, "no object")]
+    found = []
+    pieces = sum(ndimage.label(label[box] == i + 1)[1] for i, box in enumerate(ndimage.find_objects(label)) if box)
+    if objects == 1 and pieces > 2:
+        way = "number the objects, 1 to n, for example by scipy.ndimage.label"
+        found.append(Finding(image.name, True, f"one number in {pieces} places, a mask of the foreground: {way}"))
+    elif pieces > objects:
+        found.append(Finding(image.name, False, f"{objects} objects in {pieces} connected pieces"))
+    if small := int(((pixels > 0) & (pixels < 5)).sum()):
+        found.append(Finding(image.name, False, f"{small} of {objects} objects have less than 5 pixels"))
+    return found
+
+
+def findings_in(images: Sequence[LabelledImage]) -> list[Finding]:
+    """Those of each. Where some image has several objects, one in pieces is no mask of the foreground, but may be cut
+    by others or have lost pixels."""
+    found = [finding for image in images for finding in findings_of(image)]
+    counted = any(image.label is not None and len(np.unique(image.label[image.label > 0])) > 1 for image in images)
+    return [finding._replace(wrong=finding.wrong and not counted) for finding in found]
