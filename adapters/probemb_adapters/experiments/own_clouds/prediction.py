@@ -35,7 +35,7 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
         What to print: where they are.
     """
     clouds = clouds_to_predict(files)
-    shapes = []
+    shapes, doubts = [], []
     every = max(1, -(-len(clouds) // shown))
     for i, cloud in enumerate(tqdm(clouds, desc="predicting", unit="cloud")):
         pos = model.frame.positions(cloud.pos)
@@ -55,8 +55,9 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
             shapes.append(ShapeResult(cloud.name, pos, None, found, log_std, mean, rgb))
         tqdm.write(f"{cloud.name}: {_counts(model, found.semantic)}")
         none = float((found.label < 0).float().mean())
-        if doubt := unit_doubt(cloud, model.frame, model.settings.measured, none):
-            warnings.warn(doubt, stacklevel=2)
+        doubts.append(unit_doubt(cloud, model.frame, model.settings.measured, none))
+    for doubt in filter(None, doubts):  # after the bar, where they are seen
+        warnings.warn(doubt, stacklevel=2)
     part = Section("Predicted clouds", shapes=shapes, classes=model.columns, item="cloud", unit=UNIT)
     page = write_report(output / "report.html", "Instances found in your clouds", [part])
     return f"\nresults  {output}/*.npz, *.ply and in the format of each file\nreport   {page}"
