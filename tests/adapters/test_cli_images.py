@@ -242,10 +242,10 @@ def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
     sides = split_images(labelled, images, seed=0)
     assert {name: len(side) for name, side in sides.items()} == {"test": 1, "val": 1, "train": 2}
     assert split_images(labelled, sides, 1) is sides
-    # Disks of 12 pixels are shown at 8 to 30 pixels, in the middle 15: radius 8, a third of half of it.
+    # Disks of 12 pixels are shown at 8 to 30 pixels, in the middle 15: radius 8, of which half.
     options = with_lengths(Options(), images[""])
     assert 8 <= options.offset_scale <= 14
-    assert 2 <= options.initial_std <= 3
+    assert 3.5 <= options.initial_std <= 4.5
     with pytest.raises(ValueError, match="expected objects in the images"):
         with_lengths(Options(), [disks(0)._replace(label=np.zeros((48, 64), np.uint16))])
     with pytest.raises(ValueError, match="at least three images"):

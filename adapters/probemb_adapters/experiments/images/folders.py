@@ -84,7 +84,7 @@ def fingerprint(image: LabelledImage) -> int:
 
 
 def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
-    """The farthest offset and the first sigma that suit the objects as the network sees them, after magnification."""
+    """The farthest offset, and half the usual radius for the first sigma, of the objects as the network sees them."""
     radii, usual = [], []
     for image in images:
         label = np.zeros((1, 1), np.int64) if image.label is None else image.label
@@ -98,7 +98,7 @@ def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
     return replace(
         options,
         offset_scale=float(round(max(8.0, 1.5 * float(np.percentile(radii, 99))))),
-        initial_std=float(f"{max(1.0, float(np.median(usual)) / 6):.2g}"),
+        initial_std=float(f"{max(1.0, float(np.median(usual)) / 4):.2g}"),
     )
 
 
