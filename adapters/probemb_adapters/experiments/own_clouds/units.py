@@ -12,9 +12,7 @@ from probemb_adapters.experiments.own_clouds.data import Frame, radius
 
 _ANOTHER_UNIT = 300  # times as large or as small as the training's clouds: metres are 1,000 millimetres
 _UNUSUAL = 20  # times as large or small: asked about, whatever the distances of the points are
-_APART = (
-    1.5  # times as large, with points as many times farther apart as any of the training's: feet are 3.3 to a metre
-)
+_APART = 1.5  # times as large, and points as many times farther apart than any of the training's: feet are 3.3 a metre
 _NONE = 0.95  # of the points in no instance
 _MEASURED = 16  # clouds
 _POINTS = 1_000  # of a cloud
@@ -58,16 +56,19 @@ def unit_doubt(cloud: Cloud, frame: Frame, measured: Sequence[float], none: floa
         measured: of the training, by :func:`measure`; without, its size alone tells.
         none: the fraction of its points that were found in no instance.
     """
-    times = radius(cloud) / frame.unit
-    across = f"{cloud.name} is {2 * radius(cloud):.3g} across, the largest cloud of the training {2 * frame.unit:.3g}"
-    way = "is it in another unit? Then multiply its positions by what one of its units is in the training's, such as"
-    way = f"{way} 0.1 for decimetres where that was in metres, and predict again"
+    size = radius(cloud)
+    times = size / frame.unit
+    across = f"{cloud.name} is {2 * size:.3g} across, the largest cloud of the training {2 * frame.unit:.3g}"
+    way = (
+        "is it in another unit? Then multiply its positions by what one of its units is in the training's, such as "
+        "0.1 for decimetres where that was in metres, and predict again"
+    )
     if measured:
         smallest, least, most = measured
         own = spacing(cloud)
         if own > _APART * most and times > _APART:
             return f"{across}, and its points lie {own / most:.2g} times as far apart: {way}"
-        if own < least / _APART and radius(cloud) < smallest / _APART:
+        if own < least / _APART and size < smallest / _APART:
             return f"{across}, and its points lie {least / own:.2g} times as close together: {way}"
     if not 1 / _UNUSUAL < times < _UNUSUAL:
         return f"{across}: {way}"
