@@ -42,7 +42,7 @@ def main() -> None:
     keys = ["image", "label"]
     crop = Compose(
         [RandSpatialCropd(keys, [window] * axes, random_size=False), RandFlipd(keys, 0.5, 0), EnsureTyped(keys)]
-    )
+    ).set_random_state(seed=0)
     pictures = [picture(axes, size, generator) for _ in range(4)]
 
     unet = UNet(axes, in_channels=1, out_channels=16, channels=(16, 32), strides=(2,), num_res_units=1)
@@ -60,7 +60,8 @@ def main() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    print(f"loss {loss.item():.3f} after {args.steps} steps")
+        if step in (0, args.steps - 1):
+            print(f"step {step + 1}: loss {loss.item():.3f}")
 
     nn.ModuleList([unet, head]).eval()
     windows = SlidingWindowInferer([window] * axes, sw_batch_size=4, overlap=0.25)

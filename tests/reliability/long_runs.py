@@ -39,7 +39,8 @@ descriptors and the threads this much, of the seconds a step this part. Five meg
 
 
 class Sample(NamedTuple):
-    """``seconds`` of a step or prediction, the median since the last sample."""
+    """``seconds`` of the processor for a step or prediction, the median since the last sample: what else the machine does
+    meanwhile is not counted."""
 
     run: str
     count: int
@@ -56,10 +57,10 @@ class Watch:
         self.run, self.every, self.count = run, every, 0
         self.samples: list[Sample] = []
         self.took: list[float] = []
-        self.last = time.perf_counter()
+        self.last = time.process_time()
 
     def tick(self, counts: int = 1) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.took.append((now - self.last) / counts)
         self.last = now
         self.count += counts
