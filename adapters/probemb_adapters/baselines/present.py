@@ -20,12 +20,14 @@ from probemb_lib import (
     MarginOutput,
     ProbabilisticEmbeddingLoss,
     ProbabilisticHead,
+    ScoreCrossEntropyLoss,
     greedy_cluster,
     margin_cluster,
 )
 from probemb_lib.aggregate import as_index
 from probemb_lib.gaussian import at_least_float32
 from probemb_lib.head import HIDDEN
+from probemb_lib.losses.combined import ScoreLoss
 
 
 class ProbabilisticEmbedding:
@@ -36,6 +38,8 @@ class ProbabilisticEmbedding:
         probabilistic: False: σ is a constant (:class:`~probemb_lib.DeterministicHead`).
         complement: give what the similarity leaves of an instance's points to a column of its own
             (:class:`~probemb_lib.CenterAwareLoss`), for data of one class.
+        cross_entropy: learn classes by the cross entropy of all points (Eq. 12) in place of the center-aware loss.
+        score_weight: factor of the loss of the classes; None is the number of columns, which Eqs. 10 and 12 divide by.
         threshold: τ.
         refine: let the members decide, see :func:`~probemb_lib.refine_instances`.
         min_points: least size of an instance.
@@ -52,6 +56,8 @@ class ProbabilisticEmbedding:
         offset_scale: float = 1.0,
         initial_std: float | None = None,
         complement: bool = False,
+        cross_entropy: bool = False,
+        score_weight: float | None = 1.0,
         threshold: float = 0.35,
         refine: bool = False,
         min_points: int = 1,
@@ -67,8 +73,11 @@ class ProbabilisticEmbedding:
         else:
             self.head = DeterministicHead(in_channels, columns, dim, offset_scale=offset_scale, hidden=hidden)
         column = num_classes if complement else None
-        score = CenterAwareLoss(background=background, complement=complement, complement_column=column)
-        self.objective, self.num_classes = ProbabilisticEmbeddingLoss(score), num_classes
+        score: ScoreLoss = CenterAwareLoss(background=background, complement=complement, complement_column=column)
+        if cross_entropy:
+            score = ScoreCrossEntropyLoss(background=background)
+        weight = float(columns) if score_weight is None else score_weight
+        self.objective, self.num_classes = ProbabilisticEmbeddingLoss(score, score_weight=weight), num_classes
         self.threshold, self.refine, self.min_points, self.background = threshold, refine, min_points, background
 
     def loss(

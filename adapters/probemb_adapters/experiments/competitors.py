@@ -85,6 +85,13 @@ COMPETITORS: Mapping[str, Competitor] = MappingProxyType(
         "probabilistic embedding, recommended, 6-D": Competitor(
             partial(ProbabilisticEmbedding, dim=6, initial_std=0.1, refine=True), *RECOMMENDED
         ),
+        "probabilistic embedding, recommended, weighed": Competitor(
+            partial(ProbabilisticEmbedding, initial_std=0.1, refine=True, score_weight=None), *RECOMMENDED
+        ),
+        "probabilistic embedding, recommended, cross entropy": Competitor(
+            partial(ProbabilisticEmbedding, initial_std=0.1, refine=True, cross_entropy=True, score_weight=None),
+            *RECOMMENDED,
+        ),
         "deterministic embedding": Competitor(
             partial(ProbabilisticEmbedding, probabilistic=False),
             {"threshold": THRESHOLDS["deterministic"]},
