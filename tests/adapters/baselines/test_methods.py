@@ -44,6 +44,7 @@ METHODS = {
     "margin": partial(LearnableMargin, min_points=2),
     "ours": ProbabilisticEmbedding,
     "ours, complement": partial(ProbabilisticEmbedding, complement=True),
+    "ours, cross entropy": partial(ProbabilisticEmbedding, cross_entropy=True, score_weight=None),
 }
 
 
@@ -257,3 +258,14 @@ def test_outer_points_of_instances_stay_where_they_have_a_column_of_their_own() 
     found = method.group(HeadOutput(embedding, probabilities.log()))
     assert found.label.tolist() == [0, 0, 0, -1]
     assert found.score.tolist() == pytest.approx([0.98])
+
+
+def test_classes_weigh_as_in_the_other_methods() -> None:
+    """Without a weight the divisor of Eqs. 10 and 12, the number of columns, is gone: a plain cross entropy is left."""
+    *inputs, instance, semantic, batch = problem(easy=True)
+    method = ProbabilisticEmbedding(IN, CLASSES, hidden=(8,), cross_entropy=True, score_weight=None)
+    output = method.head(*inputs, batch)
+    losses = method.loss(output, instance, semantic, batch)
+    expected = torch.nn.functional.cross_entropy(output.logits, semantic)  # clouds are of one size
+    instances = losses["bce"] + losses["dice"] + 0.001 * losses["entropy"]
+    torch.testing.assert_close(losses["loss"] - instances, expected)
