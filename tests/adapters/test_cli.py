@@ -483,6 +483,14 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'pip install -e ".[cli]"' in fails("check", "folder")
 
 
+def test_clouds_need_no_more_than_the_extra_of_the_command() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['sklearn', 'torchmetrics', 'tensorboard', 'imageio', 'monai']))"
+    )
+    code += "; from probemb_adapters.experiments import own_clouds; own_clouds.run_training"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_command_is_installed() -> None:
     """As `probemb`, and as a module."""
     text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
