@@ -23,7 +23,7 @@ class Check(Labels):
         if (images := images_of(self.folder, self)) is not None:
             text, wrong = images.run_check(self.folder, self.channel)
         else:
-            from probemb_adapters.experiments.own_clouds import run_check
+            from probemb_adapters.clouds.check import run_check
 
             text, wrong = run_check(self.folder, self.instance, self.semantic, self.background, self.ignored)
         print(text)

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from probemb_adapters.clouds import Cloud
-from probemb_adapters.experiments.own_clouds.data import Frame, radius
+from probemb_adapters.clouds.cloud import radius
+from probemb_adapters.experiments.own_clouds.data import Frame
 
 _ANOTHER_UNIT = 300  # times as large or as small as the training's clouds: metres are 1,000 millimetres
 _UNUSUAL = 20  # times as large or small: asked about, whatever the distances of the points are
