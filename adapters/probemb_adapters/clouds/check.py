@@ -20,7 +20,7 @@ WAY = "Values that mean no instance are named by --background VALUE …, those o
 _NOTES = 12  # lines
 
 
-def run_check(
+def check_clouds(
     folder: Path,
     instance: str | None,
     semantic: str | None,

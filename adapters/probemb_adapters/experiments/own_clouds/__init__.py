@@ -1,6 +1,5 @@
 """Anybody's labelled clouds: a PointNet++ trained on a folder of them, tested, and used on others; no file format."""
 
-from probemb_adapters.clouds.check import run_check
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.options import PRESETS, Options, Preset, Settings
 from probemb_adapters.experiments.own_clouds.prediction import run_prediction
@@ -12,7 +11,6 @@ __all__ = [
     "Options",
     "Preset",
     "Settings",
-    "run_check",
     "run_evaluation",
     "run_prediction",
     "run_training",
