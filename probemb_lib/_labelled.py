@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from probemb_lib.positions import median_spacing, nearest_others
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -77,23 +79,17 @@ class Labelled:
         return list(self._neighbours())
 
     def _neighbours(self) -> Iterator[tuple[Integers, Integers, Floats]]:
-        from scipy.spatial import cKDTree  # loaded by whom it serves: the package is imported without
-
         rng = np.random.default_rng(0)
         clouds = [rows for rows in self.clouds if len(rows) > 1]
         for rows in clouds[:: -(-len(clouds) // CLOUDS) or 1]:
-            points = self.positions[rows]
             sample = rng.choice(len(rows), min(POINTS, len(rows)), replace=False)
-            distance, nearest = cKDTree(points, balanced_tree=False, compact_nodes=False).query(points[sample], k=2)
-            other = np.where(nearest[:, 0] == sample, 1, 0)  # of equal points either comes first
-            each = np.arange(len(sample))
-            yield rows[sample], rows[nearest[each, other]], distance[each, other]
+            other, distance = nearest_others(self.positions[rows], sample)
+            yield rows[sample], rows[other], distance
 
     @cached_property
     def spacing(self) -> float:
         """Median distance to the nearest other point that is not the same; NaN where there is none."""
-        distance = np.concatenate([d for _, _, d in self.neighbours]) if self.neighbours else np.zeros(0)
-        return float(np.median(distance[distance > 0])) if (distance > 0).any() else float("nan")
+        return median_spacing(np.concatenate([np.zeros(0), *(distance for _, _, distance in self.neighbours)]))
 
 
 def labelled(positions: Any, instance: Any, semantic: Any = None, batch: Any = None) -> Labelled:

@@ -97,7 +97,8 @@ def check_digits(pos: NDArray[Any], what: str) -> None:
     if coarse_step(eps, farthest, 0.0, extent) is None:  # whatever the distance: it is not asked for
         return
     places = np.unique(pos, axis=0).astype(np.float64)
-    distance = _usual_distance(places)
+    some = np.random.default_rng(0).permutation(len(places))[:_SAMPLE]
+    distance = median_spacing(nearest_others(places, some)[1]) if len(places) > 1 else 0.0
     step = coarse_step(eps, farthest, distance, extent)
     if step is not None:
         raise ValueError(
@@ -119,11 +120,21 @@ def stray_rows(pos: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.flatnonzero(distance > STRAY * usual) if usual > 0 else np.zeros(0, np.int64)
 
 
-def _usual_distance(places: NDArray[np.float64]) -> float:
-    """Median distance of some of these places to the nearest other; 0 for a single one."""
+def nearest_others(pos: NDArray[Any], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The row of the nearest other point for some ``rows`` of points (N, D), N > 1, and its distance: both (M,).
+
+    >>> nearest_others(np.array([[0.0], [3.0], [1.0]]), np.array([0, 1]))
+    (array([2, 2]), array([1., 2.]))
+    """
     from scipy.spatial import cKDTree  # loaded by whom it serves: the package is imported without
 
-    if len(places) < 2:
-        return 0.0
-    some = places[np.random.default_rng(0).permutation(len(places))[:_SAMPLE]]
-    return float(np.median(cKDTree(places).query(some, k=2)[0][:, 1]))
+    distance, nearest = cKDTree(pos, balanced_tree=False, compact_nodes=False).query(pos[rows], k=2)
+    other = np.where(nearest[:, 0] == rows, 1, 0)  # of equal points either comes first
+    each = np.arange(len(rows))
+    return nearest[each, other], distance[each, other]
+
+
+def median_spacing(distance: NDArray[np.float64]) -> float:
+    """Of distances of :func:`nearest_others`, without those of points at one place; NaN where there are no others."""
+    apart = distance[distance > 0]
+    return float(np.median(apart)) if len(apart) else float("nan")

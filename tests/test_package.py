@@ -310,7 +310,7 @@ ROOMS = {  # what each may import of the project beside itself; every room may i
     "hosts": {"networks"},
     "report": {"clouds", "files"},
     "experiments": {"baselines", "clouds", "files", "images", "networks", "partnet", "report", "scannet", "training"},
-    "cli": {"clouds", "experiments", "files", "passive_threads", "training"},
+    "cli": {"clouds", "experiments", "files", "images", "passive_threads", "training"},
 }
 
 

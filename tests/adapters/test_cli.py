@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,24 +25,16 @@ from plyfile import PlyData
 
 from probemb_adapters.cli.main import main
 from probemb_adapters.clouds import Cloud, read_clouds
+from probemb_adapters.clouds import check as clouds_check
+from probemb_adapters.clouds.check import notes_of
+from probemb_adapters.clouds.labelled import class_names_of, class_values
+from probemb_adapters.clouds.split import SPLITS, fingerprint, split_clouds
 from probemb_adapters.experiments.own_clouds import Model, Options, tiles
 from probemb_adapters.experiments.own_clouds import run as own_run
-from probemb_adapters.experiments.own_clouds.data import (
-    SPLITS,
-    Frame,
-    TestClouds,
-    TrainingClouds,
-    class_names_of,
-    class_values,
-    common_unit,
-    fingerprint,
-    labelled_data,
-    split_clouds,
-)
+from probemb_adapters.experiments.own_clouds.data import Frame, TestClouds, TrainingClouds, common_unit, labelled_data
 from probemb_adapters.experiments.own_clouds.options import Settings, resolve
 from probemb_adapters.experiments.own_clouds.training import with_lengths
 from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
-from probemb_adapters.experiments.run import notes_of
 from probemb_adapters.training import LAST, start_fabric
 from probemb_lib import GaussianEmbedding
 from probemb_shapes.plants import LEAF, STEM, plant, write_plants
@@ -244,7 +236,7 @@ def test_other_commands_may_be_stopped(plants: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*given: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(own_run, "read_labelled", interrupted)
+    monkeypatch.setattr(clouds_check, "read_labelled", interrupted)
     assert fails("check", plants) == "\nprobemb: stopped"
 
 
@@ -255,9 +247,11 @@ def test_a_gpu_may_be_too_small(plants: Path, monkeypatch: pytest.MonkeyPatch) -
 
         return run
 
-    monkeypatch.setattr(own_run, "read_labelled", fail("CUDA out of memory. Tried to allocate 20 GiB. GPU 0 has …"))
+    monkeypatch.setattr(
+        clouds_check, "read_labelled", fail("CUDA out of memory. Tried to allocate 20 GiB. GPU 0 has …")
+    )
     assert fails("check", plants).endswith("predict with --accelerator cpu (CUDA out of memory)")
-    monkeypatch.setattr(own_run, "read_labelled", fail("of our making"))
+    monkeypatch.setattr(clouds_check, "read_labelled", fail("of our making"))
     with pytest.raises(RuntimeError, match="of our making"):
         main(["check", str(plants)])
 
@@ -481,6 +475,21 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tyro", None)
     assert 'pip install -e ".[cli]"' in fails("check", "folder")
+
+
+def run_without(packages: Sequence[str], code: str) -> str:
+    hide = f"import sys; sys.modules.update(dict.fromkeys({list(packages)}))\n"
+    return subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, check=True).stdout
+
+
+def test_clouds_need_no_more_than_the_extra_of_the_command() -> None:
+    others = ("sklearn", "torchmetrics", "tensorboard", "imageio", "monai")
+    run_without(others, "import probemb_adapters.experiments.own_clouds")
+
+
+def test_a_check_does_not_wait_for_what_trains(plants: Path) -> None:
+    code = f"from probemb_adapters.cli.main import main; main(['check', {str(plants)!r}])"
+    assert "5 clouds" in run_without(("torch_geometric", "lightning_fabric", "matplotlib"), code)
 
 
 def test_the_command_is_installed() -> None:

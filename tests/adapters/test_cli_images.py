@@ -27,9 +27,9 @@ from probemb_adapters.experiments.images.folders import (
     with_lengths,
 )
 from probemb_adapters.experiments.images.options import Options
-from probemb_adapters.experiments.images.reading import findings_in, findings_of, read_folder
 from probemb_adapters.experiments.images.results import results_table
 from probemb_adapters.images import LabelledImage
+from probemb_adapters.images.check import findings_in, findings_of, read_folder
 
 SMALL = ("--steps", "2", "--batch-size", "2", "--accelerator", "cpu")
 

@@ -39,8 +39,8 @@ descriptors and the threads this much, of the seconds a step this part. Five meg
 
 
 class Sample(NamedTuple):
-    """``seconds`` of the processor for a step or prediction, the median since the last sample: what else the machine does
-    meanwhile is not counted."""
+    """``seconds`` of the processor for a step or prediction, the median since the last sample: what else runs
+    is not counted."""
 
     run: str
     count: int

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from probemb_adapters.cli.images import images_of
+from probemb_adapters.cli.images import has_images
 from probemb_adapters.cli.labels import Labels
 
 
@@ -20,12 +20,14 @@ class Check(Labels):
 
     def run(self) -> None:
         """Check, and print a line a finding."""
-        if (images := images_of(self.folder, self)) is not None:
-            text, wrong = images.run_check(self.folder, self.channel)
-        else:
-            from probemb_adapters.experiments.own_clouds import run_check
+        if has_images(self.folder, self):
+            from probemb_adapters.images.check import check_images
 
-            text, wrong = run_check(self.folder, self.instance, self.semantic, self.background, self.ignored)
+            text, wrong = check_images(self.folder, self.channel)
+        else:
+            from probemb_adapters.clouds.check import check_clouds
+
+            text, wrong = check_clouds(self.folder, self.instance, self.semantic, self.background, self.ignored)
         print(text)
         if wrong:
             raise SystemExit(1)

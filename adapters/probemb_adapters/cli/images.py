@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 from probemb_adapters.cli.labels import Labels
 
@@ -12,10 +11,8 @@ _OF_CLOUDS = ("--instance", "--semantic", "--background", "--ignored")
 PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")  # no clouds, as .npy may be
 
 
-def images_of(folder: Path, labels: Labels) -> ModuleType | None:
-    """The module for images where the folder has a folder `images`, itself or in train, val or test; else None.
-
-    MONAI and the readers of images are imported for those who have images.
+def has_images(folder: Path, labels: Labels) -> bool:
+    """Whether the folder has a folder `images`, itself or in train, val or test.
 
     Raises:
         ValueError: options of clouds with images, or the other way round; images without a folder of their own.
@@ -29,29 +26,25 @@ def images_of(folder: Path, labels: Labels) -> ModuleType | None:
                 f"{folder}: expected images in a folder images and label images of the same names in a folder labels "
                 f"beside it, both in {folder}, got {', '.join(bare[:3])}"
             )
-        return None
+        return False
     if labels.instance is not None or labels.semantic is not None or labels.background or labels.ignored:
         raise ValueError(f"{folder} has images: their label images need no {', '.join(_OF_CLOUDS)}")
-    from probemb_adapters.experiments.images import folders
-
-    return folders
+    return True
 
 
-def images_model(model: Path, channel: int | None) -> ModuleType | None:
-    """The module for images where the file, or the folder of a training, has a model of images; else None.
+def is_of_images(model: Path, channel: int | None) -> bool:
+    """Whether the file, or the folder of a training, has a model of images.
 
     Raises:
         ValueError: a channel of images for a model of clouds.
     """
     file = model / "model.safetensors" if model.is_dir() else model
     if not file.is_file():
-        return None  # the message about it is the same for both
+        return False  # the message about it is the same for both
     from probemb_adapters.training.checkpoint import load_checkpoint
 
     if "crop" not in load_checkpoint(file).get("about", {}):
         if channel is not None:
             raise ValueError(f"{file} is a model of clouds: --channel {channel} is for images, leave it out")
-        return None
-    from probemb_adapters.experiments.images import folders
-
-    return folders
+        return False
+    return True

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from probemb_adapters.cli.images import images_model
+from probemb_adapters.cli.images import is_of_images
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Predict:
         from probemb_adapters.training import start_fabric
 
         fabric = start_fabric(accelerator=self.accelerator)
-        if (images := images_model(self.model, self.channel)) is not None:
-            print(images.run_files(self.model, self.files, self.output, self.channel, fabric))
+        if is_of_images(self.model, self.channel):
+            from probemb_adapters.experiments.images import folders
+
+            print(folders.run_files(self.model, self.files, self.output, self.channel, fabric))
             return
         print(run_prediction(Model.load(self.model), self.files, self.output, fabric))

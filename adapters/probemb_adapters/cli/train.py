@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from probemb_adapters.cli.images import images_of
+from probemb_adapters.cli.images import has_images
 from probemb_adapters.cli.labels import Labels
 
 
@@ -64,10 +64,12 @@ class Train(Labels):
         from probemb_adapters.training import start_fabric
 
         fabric = start_fabric(accelerator=self.accelerator)
-        if (images := images_of(self.folder, self)) is not None:
+        if has_images(self.folder, self):
             if self.points is not None or self.up != "z" or self.class_names:
                 raise ValueError(f"{self.folder} has images: --points, --up and --class-names are for clouds")
-            request = images.Request(
+            from probemb_adapters.experiments.images import folders
+
+            request = folders.Request(
                 output=self.output,
                 preset=self.preset,
                 steps=self.steps,
@@ -77,7 +79,7 @@ class Train(Labels):
                 seed=self.seed,
                 refine=not self.paper,
             )
-            return str(images.run_training(self.folder, request, fabric))
+            return folders.run_training(self.folder, request, fabric)
         options = Options(
             instance=self.instance,
             semantic=self.semantic,

@@ -15,6 +15,8 @@ from probemb_lib.positions import check_digits
 Array = np.ndarray[Any, np.dtype[Any]]
 Up = Literal["x", "y", "z"]
 
+_INSIDE = 1, 99  # per cent of the coordinates: stray points move and scale nothing
+
 # Rows: the axes of the file that become x, y (up), z, without mirroring.
 _TO_Y_UP: dict[Up, Array] = {
     "x": np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]),
@@ -106,3 +108,19 @@ def unit_sphere(pos: Array, up: Up = "y") -> Array:
 def nearest(pos: Array, some: Array) -> Array:
     """For each of (N, 3) points the row of the nearest of ``some``, whose results it takes; (N,) int64."""
     return np.asarray(cKDTree(some).query(pos)[1], dtype=np.int64)
+
+
+def middle(pos: Array) -> Array:
+    """(3,) of the box around positions (N, 3) without stray points."""
+    low, high = np.percentile(pos, _INSIDE, axis=0)
+    return np.asarray((low + high) / 2)
+
+
+def centred(pos: Array) -> Array:
+    """Positions from their :func:`middle`."""
+    return np.asarray(pos - middle(pos))
+
+
+def radius(cloud: Cloud) -> float:
+    """Of the cloud around its middle, without stray points, in the unit of the file."""
+    return float(np.percentile(np.linalg.norm(centred(cloud.pos), axis=1), _INSIDE[1]))

@@ -11,7 +11,6 @@ import json
 import math
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from torch.utils.data import DataLoader, Dataset
 
 from probemb_adapters.clouds import Array, Cloud, nearest, read_clouds
+from probemb_adapters.clouds.check import notes_of
 from probemb_adapters.files import missing_extra, replaced_file
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import contact_sheet
@@ -41,9 +41,6 @@ except ImportError as error:
     raise missing_extra("experiments need lightning-fabric and torch-geometric", "train,partnet", error) from error
 
 
-_NOTES = 12  # lines
-
-
 def clouds_to_predict(files: Sequence[Path]) -> list[Cloud]:
     """The clouds of files and folders; what is not as usual in them is printed.
 
@@ -60,13 +57,6 @@ def clouds_to_predict(files: Sequence[Path]) -> list[Cloud]:
             "predict them into folders of their own, or name a folder that holds them all"
         )
     return clouds
-
-
-def notes_of(clouds: Sequence[Cloud]) -> list[str]:
-    """What was taken for labels and colours and what was not used, a line each, with the number of clouds."""
-    counts = Counter(note for cloud in clouds for note in cloud.notes)
-    lines = [f"{note} ({count} of {len(clouds)} clouds)" for note, count in counts.most_common(_NOTES)]
-    return lines + ([f"{len(counts) - _NOTES} other notes"] if len(counts) > _NOTES else [])
 
 
 def check_output(folder: Path, resume: bool) -> None:

@@ -20,16 +20,17 @@ from scipy import ndimage
 from probemb_adapters.experiments.images.evaluation import evaluate, fit, least_sizes
 from probemb_adapters.experiments.images.model import Model, magnification, usual_diameter
 from probemb_adapters.experiments.images.options import Options, resolve
-from probemb_adapters.experiments.images.reading import LINES, SPLITS, findings_in, read_folder, usable_images
 from probemb_adapters.experiments.images.results import fields_of, results_table, run_prediction, write_results
 from probemb_adapters.experiments.images.training import PixelObjective, new_model, train_model
 from probemb_adapters.experiments.run import check_output
 from probemb_adapters.images import LabelledImage
+from probemb_adapters.images.check import SPLITS, findings_in, read_folder
 from probemb_adapters.images.files import ENDINGS
 from probemb_adapters.report import table_text
 
 FILE = "model.safetensors"
 STEPS = {"quick": 1500, "full": 6000}
+_LINES = 10  # of findings that a training prints
 _HELD_OUT = 0.15  # of the images, for validation and for test
 _EPOCHS = 20
 
@@ -102,6 +103,22 @@ def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
     )
 
 
+def usable_images(folder: Path, channel: int | None, fabric: Fabric) -> dict[str, list[LabelledImage]]:
+    """:func:`read_folder`, where what has no match is left out and named.
+
+    Raises:
+        FileNotFoundError, ValueError: also files that cannot be used, all in one message.
+    """
+    found, findings = read_folder(folder, channel)
+    if wrong := [finding.message for finding in findings if finding.wrong]:
+        lines = [f"{folder}: mend what cannot be used, or take image and labels out", *wrong[:_LINES]]
+        lines += [f"and {len(wrong) - _LINES} more: probemb check {folder}"] if len(wrong) > _LINES else []
+        raise ValueError("\n".join(lines))
+    for finding in findings:
+        fabric.print(f"left out: {finding.message}")
+    return found
+
+
 def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
     """Train on the images of a folder, fit, test; model, numbers and page are in the output folder.
 
@@ -119,7 +136,7 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
                 "train, val and test"
             )
     found = findings_in(sides["train"])
-    fabric.print(*(f"{f.name}: {f.message}" for f in found[:LINES]), sep="\n", end="\n" if found else "")
+    fabric.print(*(f"{f.name}: {f.message}" for f in found[:_LINES]), sep="\n", end="\n" if found else "")
     if wrong := next((f for f in found if f.wrong), None):
         raise ValueError(f"{wrong.name}: {wrong.message}")
     options = asked_options(folder, request)
@@ -193,18 +210,6 @@ def run_files(path: Path, files: Sequence[Path], output: Path, channel: int | No
     images = [image for file in files for image in (files_of(file) if file.is_dir() else [file])]
     options = Options(predict=tuple(images), output=output, channel=channel)
     return run_prediction(load(path).to(fabric.device), options)
-
-
-def run_check(folder: Path, channel: int | None) -> tuple[str, bool]:
-    """The usual mix-ups in each image of a folder, a line a finding; and whether one is an error."""
-    sides, of_files = read_folder(folder, channel)
-    images = [image for side in sides.values() for image in side]
-    of_labels = findings_in(images)
-    lines = [finding.message for finding in of_files] + [f"{finding.name}: {finding.message}" for finding in of_labels]
-    objects = sum(len(np.unique(i.label[i.label > 0])) for i in images if i.label is not None)
-    return "\n".join([*lines, f"{len(images)} images, {objects} objects, {len(lines)} findings"]), any(
-        finding.wrong for finding in (*of_files, *of_labels)
-    )
 
 
 def load(path: Path) -> Model:

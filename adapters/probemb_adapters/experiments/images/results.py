@@ -14,6 +14,7 @@ from probemb_adapters.experiments.images.options import Options
 from probemb_adapters.experiments.run import versions, write_metrics
 from probemb_adapters.files import replaced_file
 from probemb_adapters.images import LabelledImage, read_split
+from probemb_adapters.images.check import FOR_VOLUMES
 from probemb_adapters.images.files import name_of, read_image, write_labels
 from probemb_adapters.images.pairs import Array
 from probemb_adapters.report import Row, Section, Table, loss_chart, table_text, write_report
@@ -22,7 +23,6 @@ from probemb_lib import label_image, object_csv
 
 FEWEST = 5  # fields for an interval: drawn from fewer, it says little of other images
 SHOWN = 8  # images of the page and the contact sheet
-FOR_VOLUMES = "the command takes images alone; for volumes probemb_lib.DenseHead, docs/images.md#volumes"
 _RESULTS = ("_labels.tif", "_objects.csv", ".png")  # of an image in prediction
 
 

@@ -3,7 +3,7 @@
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.options import PRESETS, Options, Preset, Settings
 from probemb_adapters.experiments.own_clouds.prediction import run_prediction
-from probemb_adapters.experiments.own_clouds.run import run_check, run_evaluation, run_training
+from probemb_adapters.experiments.own_clouds.run import run_evaluation, run_training
 
 __all__ = [
     "PRESETS",
@@ -11,7 +11,6 @@ __all__ = [
     "Options",
     "Preset",
     "Settings",
-    "run_check",
     "run_evaluation",
     "run_prediction",
     "run_training",

@@ -1,13 +1,10 @@
-"""Labelled clouds of a folder: read, split by file, brought into one frame, drawn to a number of points."""
+"""Labelled clouds for the network: brought into one frame, drawn to a number of points."""
 
 from __future__ import annotations
 
 import math
-import warnings
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,224 +12,14 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose, RandomRotate
 
-from probemb_adapters.clouds import Array, Cloud, Up, check_digits, read_clouds, y_up
+from probemb_adapters.clouds import Array, Cloud, Up, check_digits, y_up
+from probemb_adapters.clouds.cloud import centred, middle, radius
+from probemb_adapters.clouds.split import fingerprint
 from probemb_adapters.experiments.run import draw_order
 from probemb_adapters.partnet import EvaluationTargets, upright_augmentation
-from probemb_lib import Finding, GaussianEmbedding, check_batch, index_instances
+from probemb_lib import GaussianEmbedding, index_instances
 from probemb_lib.aggregate import instance_classes
 from probemb_lib.labels import IGNORED, NO_INSTANCE
-
-SPLITS = ("train", "val", "test")
-_ALSO = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-_HELD_OUT = 0.15  # of the files, for validation and for test
-_INSIDE = 1, 99  # per cent of the coordinates: stray points move and scale nothing
-
-
-# --- files
-
-
-def read_labelled(
-    folder: Path,
-    instance: str | None = None,
-    semantic: str | None = None,
-    background: Sequence[int | str] = (),
-    class_names: Mapping[int, str] | None = None,
-    ignored: Sequence[int | str] = (),
-) -> list[Cloud]:
-    """The clouds of a folder, all with instances, and all or none with classes.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_clouds`; clouds without instances, or some without classes. The message
-            names the properties that are there.
-    """
-    clouds = read_clouds(
-        folder,
-        instance=instance,
-        semantic=semantic,
-        no_instance=background,
-        ignored=ignored,
-        class_names=class_names,
-    )
-    bare = [cloud for cloud in clouds if cloud.instance is None]
-    if 0 < len(bare) < len(clouds):
-        raise ValueError(
-            f"{folder}: {len(bare)} of {len(clouds)} clouds have no property with the instance of each point: "
-            f"{listed([cloud.name for cloud in bare])}; move them out of the folder, they can be predicted"
-        )
-    if bare:
-        raise ValueError(
-            f"{bare[0].path}: expected a property with the instance of each point, got {_names(bare[0])} "
-            f"({len(bare)} of {len(clouds)} clouds are so): name it, --instance NAME"
-        )
-    bare = [cloud for cloud in clouds if cloud.semantic is None]
-    if 0 < len(bare) < len(clouds):
-        raise ValueError(
-            f"{bare[0].path}: expected classes as in {len(clouds) - len(bare)} of {len(clouds)} clouds, got "
-            f"{_names(bare[0])}: name the property of all clouds, --semantic NAME"
-        )
-    return clouds
-
-
-def _names(cloud: Cloud) -> str:
-    return f"the properties {', '.join(cloud.properties)}" if cloud.properties else "positions alone"
-
-
-def split_clouds(folder: Path, clouds: Sequence[Cloud], seed: int) -> dict[str, list[Cloud]]:
-    """By the subfolders train, val and test; without them by file, or by cloud where one file has them all.
-
-    Warns of clouds that are in other subfolders beside these, and of a cloud that is on two sides.
-
-    Raises:
-        ValueError: some of the subfolders without the others, or fewer than three files or clouds.
-    """
-    inside = [_subfolder(folder, cloud) for cloud in clouds]
-    there = [name for name in SPLITS if name in inside]
-    if there:
-        if len(there) < len(SPLITS):
-            raise ValueError(f"{folder}: expected clouds in the subfolders train, val and test, got {', '.join(there)}")
-        others = [cloud.name for cloud, at in zip(clouds, inside, strict=True) if at not in SPLITS]
-        if others:
-            warnings.warn(
-                f"{folder}: {len(others)} clouds are in none of train, val and test, and left out: {listed(others)}",
-                stacklevel=2,
-            )
-        return _checked({name: [c for c, at in zip(clouds, inside, strict=True) if at == name] for name in SPLITS})
-    files = [str(cloud.path) for cloud in clouds]
-    units = files if len(set(files)) > 1 else [cloud.name for cloud in clouds]
-    names = sorted(set(units))
-    if len(names) < len(SPLITS):
-        raise ValueError(
-            f"{folder}: expected at least three files, one each to train on, to fit the threshold on and to test on, "
-            f"got {len(names)}: label more clouds, or cut yours into places that do not overlap, a file each"
-        )
-    order = np.random.default_rng(seed).permutation(len(names))
-    held = max(1, round(_HELD_OUT * len(names)))
-    of = {names[row]: "test" if i < held else "val" if i < 2 * held else "train" for i, row in enumerate(order)}
-    return _checked({name: [c for c, unit in zip(clouds, units, strict=True) if of[unit] == name] for name in SPLITS})
-
-
-def _checked(split: dict[str, list[Cloud]]) -> dict[str, list[Cloud]]:
-    first: dict[int, tuple[str, str]] = {}
-    for side, clouds in split.items():
-        for cloud in clouds:
-            there, name = first.setdefault(fingerprint(cloud), (side, cloud.name))
-            if there != side:
-                warnings.warn(
-                    f"{cloud.name} of {side} is the cloud {name} of {there}: the numbers will be better than on others",
-                    stacklevel=3,
-                )
-    return split
-
-
-def _subfolder(folder: Path, cloud: Cloud) -> str | None:
-    if cloud.path is None or not folder.is_dir():
-        return None
-    parts = cloud.path.relative_to(folder).parts
-    return _ALSO.get(parts[0].lower(), parts[0].lower()) if len(parts) > 1 else None
-
-
-def class_values(clouds: Iterable[Cloud]) -> tuple[int, ...]:
-    """The classes on points of instances, as the files number them, in order; none where there are no classes."""
-    found: set[int] = set()
-    for cloud in clouds:
-        if cloud.semantic is not None and cloud.instance is not None:
-            found |= set(np.unique(cloud.semantic[(cloud.instance >= 0) & (cloud.semantic >= 0)]).tolist())
-    return tuple(sorted(found))
-
-
-def class_names_of(clouds: Iterable[Cloud], values: Sequence[int], named: Sequence[str] = ()) -> tuple[str, ...]:
-    """The name of each class of ``values``: as it was ``named`` by NUMBER=NAME, else in the files, else its number.
-
-    None at all where no class has a name. Warns of names of classes that are not among the ``values``.
-
-    Raises:
-        ValueError: a name is not of that form, two classes share one, or files disagree.
-    """
-    given: dict[int, str] = {}
-    for text in named:
-        number, equals, name = text.partition("=")
-        if not (equals and name.strip() and number.strip().lstrip("-").isdecimal()):
-            raise ValueError(f"--class-names: expected NUMBER=NAME, such as 1=stem 2=leaf, got {text!r}")
-        given[int(number)] = name.strip()
-    if unused := sorted(set(given) - set(values)):
-        warnings.warn(
-            f"--class-names: no instance to train on has the class {listed([f'{n} ({given[n]})' for n in unused])}; "
-            f"the classes are {listed(values) or 'none'}",
-            stacklevel=2,
-        )
-    found: dict[int, str] = {}
-    for cloud in clouds:
-        for value, own in cloud.class_names.items():
-            if found.setdefault(value, own) != own and value not in given:
-                raise ValueError(
-                    f"{cloud.name}: expected one name for class {value} in all files, got {found[value]} and {own}: "
-                    f"say which, --class-names {value}=NAME"
-                )
-    known = {**found, **given}
-    names = tuple(known.get(value, f"class {value}") for value in values)
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected a name of its own for each class, got {', '.join(names)} for {listed(values)}")
-    return names if any(value in known for value in values) else ()
-
-
-def known_classes(values: Sequence[int], names: Sequence[str]) -> dict[int, str]:
-    """The classes by number; without names, their numbers are their names."""
-    return dict(zip(values, names or map(str, values), strict=True))
-
-
-def check_classes(known: Mapping[int, str], clouds: Sequence[Cloud], way: str) -> None:
-    """Refuse clouds with classes that are not among the ``known``, or with none where some are known.
-
-    Raises:
-        ValueError: with ``way``, what to do.
-    """
-    for cloud in clouds:
-        expected = listed([*known.values()])
-        if bool(known) and cloud.semantic is None:
-            raise ValueError(f"{cloud.path}: expected classes {expected}, got {_names(cloud)}: --semantic NAME")
-        unknown = sorted(set(class_values([cloud])) - set(known)) if known else []
-        if unknown:
-            got = listed([cloud.class_names.get(value, value) for value in unknown])
-            raise ValueError(f"{cloud.name}: expected the classes {expected}, got {got} as well: {way}")
-
-
-def listed(values: Sequence[object]) -> str:
-    """The first ten, and how many more."""
-    more = f" and {len(values) - 10} more" if len(values) > 10 else ""
-    return ", ".join(map(str, values[:10])) + more
-
-
-def fingerprint(cloud: Cloud) -> int:
-    """Of the positions, by which a cloud is known again whatever its file is called, and in which precision."""
-    return zlib.crc32(np.ascontiguousarray(cloud.pos, dtype=np.float32).tobytes())
-
-
-def findings_of(cloud: Cloud) -> list[Finding]:
-    """The usual mix-ups in one cloud, by :func:`~probemb_lib.check_batch`."""
-    semantic = None if cloud.semantic is None else np.where(cloud.semantic < 0, IGNORED, cloud.semantic)
-    return check_batch(
-        torch.from_numpy(_centred(cloud.pos)),
-        torch.as_tensor(cloud.instance),
-        None if semantic is None else torch.from_numpy(semantic),
-        background=None,
-    )
-
-
-# --- the network's frame
-
-
-def _centre(pos: Array) -> Array:
-    low, high = np.percentile(pos, _INSIDE, axis=0)
-    return np.asarray((low + high) / 2)
-
-
-def _centred(pos: Array) -> Array:
-    return np.asarray(pos - _centre(pos))
-
-
-def radius(cloud: Cloud) -> float:
-    """Of the cloud around its middle, without stray points, in the unit of the file."""
-    return float(np.percentile(np.linalg.norm(_centred(cloud.pos), axis=1), _INSIDE[1]))
 
 
 @dataclass(frozen=True)
@@ -245,7 +32,7 @@ class Frame:
     def positions(self, pos: Array) -> torch.Tensor:
         """(N, 3) as in the file -> (N, 3) float32."""
         check_digits(pos, "positions")
-        return torch.from_numpy((y_up(_centred(pos), self.up) / self.unit).astype(np.float32))
+        return torch.from_numpy((y_up(centred(pos), self.up) / self.unit).astype(np.float32))
 
     def lengths_of_file(
         self, pos: torch.Tensor, embedding: GaussianEmbedding
@@ -263,7 +50,7 @@ class Frame:
         True
         """
         turn = torch.from_numpy(y_up(np.eye(3), self.up).T)
-        mean = embedding.mean.double() @ turn * self.unit + torch.from_numpy(_centre(pos))
+        mean = embedding.mean.double() @ turn * self.unit + torch.from_numpy(middle(pos))
         log_std = embedding.log_std.double().expand(-1, 3) @ turn.abs() + math.log(self.unit)
         return GaussianEmbedding(mean, log_std)
 

@@ -9,7 +9,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from probemb_adapters.experiments.own_clouds.data import TestClouds, known_classes
+from probemb_adapters.clouds.labelled import known_classes
+from probemb_adapters.experiments.own_clouds.data import TestClouds
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.options import Options
 from probemb_adapters.experiments.partnet import Evaluation, score

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from probemb_adapters.clouds import write_instances
-from probemb_adapters.experiments.own_clouds.data import fingerprint
+from probemb_adapters.clouds.split import fingerprint
 from probemb_adapters.experiments.own_clouds.evaluation import UNIT
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.tiles import LARGE, predict_tiles

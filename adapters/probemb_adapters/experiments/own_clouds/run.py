@@ -1,4 +1,4 @@
-"""The four things the command `probemb` does, from folders to what it prints."""
+"""What the command `probemb` does, from folders to what it prints."""
 
 from __future__ import annotations
 
@@ -10,34 +10,26 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from probemb_adapters.clouds import Cloud
-from probemb_adapters.experiments.own_clouds.data import (
-    SPLITS,
-    Frame,
-    TestClouds,
+from probemb_adapters.clouds.check import WAY, classes_told, finding_lines, findings_in, notes_of
+from probemb_adapters.clouds.labelled import (
     check_classes,
     class_names_of,
     class_values,
-    common_unit,
-    findings_of,
-    fingerprint,
     known_classes,
-    labelled_data,
-    listed,
     read_labelled,
-    split_clouds,
 )
+from probemb_adapters.clouds.split import SPLITS, fingerprint, split_clouds
+from probemb_adapters.experiments.own_clouds.data import Frame, TestClouds, common_unit, labelled_data
 from probemb_adapters.experiments.own_clouds.evaluation import ap_table, evaluate_model, fit_model, write_evaluation
 from probemb_adapters.experiments.own_clouds.model import FILE, Model
 from probemb_adapters.experiments.own_clouds.options import Options, resolve
 from probemb_adapters.experiments.own_clouds.training import new_model, train_model, with_lengths
 from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
-from probemb_adapters.experiments.run import check_output, notes_of
+from probemb_adapters.experiments.run import check_output
 from probemb_adapters.report.tables import table_text
 from probemb_adapters.training.options import chosen
-from probemb_lib import Finding
 
 _LINES = 10  # of findings that a training prints
-_WAY = "Values that mean no instance are named by --background VALUE …, those of points nobody labelled by --ignored."
 
 
 def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
@@ -84,7 +76,7 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     options = with_lengths(options, data)
     model = new_model(options, fabric)
     fabric.print(
-        f"{_told(known, names)}; a length of {options.unit:g} is 1 for the network, offset_scale "
+        f"{classes_told(known, names)}; a length of {options.unit:g} is 1 for the network, offset_scale "
         f"{options.offset_scale:g}, initial_std {options.initial_std:g}"
     )
     history = train_model(model, data, options, fabric)
@@ -128,57 +120,17 @@ def run_evaluation(path: Path, folder: Path, output: Path | None, fabric: Fabric
     return write_evaluation(model, evaluation, options, f"Model: {path}.", seen=not unseen)
 
 
-def run_check(
-    folder: Path,
-    instance: str | None,
-    semantic: str | None,
-    background: Sequence[int | str],
-    ignored: Sequence[int | str] = (),
-) -> tuple[str, bool]:
-    """The usual mix-ups in each cloud of a folder, a line a finding.
-
-    Returns:
-        What to print, and whether a finding is an error.
-    """
-    clouds = read_labelled(folder, instance, semantic, background, ignored=ignored)
-    found = _findings(clouds)
-    lines = [*notes_of(clouds), *_lines(found), *([_WAY] if found else [])]
-    classes = class_values(clouds)
-    told = _told(classes, class_names_of(clouds, classes))
-    lines.append(f"{len(clouds)} clouds, {told}, {len(found)} findings")
-    return "\n".join(lines), any(finding.level == "error" for _, finding in found)
-
-
-def _told(classes: Sequence[int], names: Sequence[str]) -> str:
-    return f"classes {', '.join(known_classes(classes, names).values())}" if classes else "no classes"
-
-
-def _findings(clouds: Sequence[Cloud]) -> list[tuple[Cloud, Finding]]:
-    return [(cloud, finding) for cloud in clouds for finding in findings_of(cloud)]
-
-
-def _lines(found: Sequence[tuple[Cloud, Finding]]) -> list[str]:
-    """One a finding; what is said of several clouds in the same words is said once."""
-    names: dict[str, list[str]] = {}
-    for cloud, finding in found:
-        names.setdefault(str(finding), []).append(cloud.name)
-    return [
-        f"{some[0] if len(some) == 1 else f'{len(some)} clouds ({listed(some)})'}: {text}"
-        for text, some in names.items()
-    ]
-
-
 def _print_findings(clouds: Sequence[Cloud], fabric: Fabric) -> None:
     """Print the findings in the training clouds.
 
     Raises:
         ValueError: one is an error.
     """
-    found = _findings(clouds)
-    lines = _lines(found)
+    found = findings_in(clouds)
+    lines = finding_lines(found)
     if len(lines) > _LINES:
         lines = [*lines[:_LINES], f"{len(lines) - _LINES} more: probemb check lists them"]
-    fabric.print(*lines, *([_WAY] if lines else []), sep="\n", end="\n" if lines else "")
+    fabric.print(*lines, *([WAY] if lines else []), sep="\n", end="\n" if lines else "")
     wrong = [(cloud, finding) for cloud, finding in found if finding.level == "error"]
     if wrong:
         cloud, finding = wrong[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from probemb_adapters.clouds import Cloud
-from probemb_adapters.experiments.own_clouds.data import Frame, radius
+from probemb_adapters.clouds.cloud import radius
+from probemb_adapters.experiments.own_clouds.data import Frame
+from probemb_lib.positions import median_spacing, nearest_others
 
 _ANOTHER_UNIT = 300  # times as large or as small as the training's clouds: metres are 1,000 millimetres
 _UNUSUAL = 20  # times as large or small: asked about, whatever the distances of the points are
@@ -20,9 +21,8 @@ _POINTS = 1_000  # of a cloud
 
 def spacing(cloud: Cloud) -> float:
     """The usual distance of a point to the nearest at another place; NaN where all lie at one."""
-    some = cloud.pos[:: max(1, len(cloud.pos) // _POINTS)]
-    distance = cKDTree(cloud.pos).query(some, k=2)[0][:, 1]
-    return float(np.median(distance[distance > 0])) if (distance > 0).any() else float("nan")
+    rows = np.arange(0, len(cloud.pos), max(1, len(cloud.pos) // _POINTS))
+    return median_spacing(nearest_others(cloud.pos, rows)[1])
 
 
 def measure(clouds: Sequence[Cloud]) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from probemb_adapters.experiments.baselines import BASELINES, Clusters, fit_baseline
 from probemb_adapters.experiments.partnet.data import Split
 from probemb_adapters.experiments.partnet.model import Model, threshold_grid
 from probemb_adapters.experiments.partnet.options import Options
@@ -26,6 +25,9 @@ from probemb_adapters.report.pictures import ShapeResult
 from probemb_adapters.training import gather_in_order
 from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshold
 from probemb_lib.metrics import PartNetAP
+
+if TYPE_CHECKING:
+    from probemb_adapters.experiments.baselines import Clusters
 
 
 @dataclass
@@ -171,6 +173,7 @@ def evaluate_model(
 
 def evaluate_baselines(val: Split, test: Split, fabric: Fabric) -> list[Evaluation]:
     """What one has without a network: clusters of the positions, parameters picked on validation as τ is."""
+    from probemb_adapters.experiments.baselines import BASELINES, fit_baseline  # scikit-learn, not needed by a model
 
     def mean_ap(found: Sequence[Clusters], targets: Sequence[EvaluationTargets]) -> float:
         return float(score(found, targets, 1, 0, fabric).part_map()[1])

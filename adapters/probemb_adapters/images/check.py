@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from lightning_fabric import Fabric
 from scipy import ndimage
 
-from probemb_adapters.experiments.images.results import FOR_VOLUMES
 from probemb_adapters.images import LabelledImage
 from probemb_adapters.images.files import match_names, name_of, read_pair
 from probemb_adapters.images.pairs import Array
 
 SPLITS = ("train", "val", "test")
 LABELS = ("labels", "masks")
-LINES = 10  # of findings that a training prints
+FOR_VOLUMES = "the command takes images alone; for volumes probemb_lib.DenseHead, docs/images.md#volumes"
 
 
 class Finding(NamedTuple):
@@ -45,22 +43,6 @@ def read_folder(folder: Path, channel: int | None = None) -> tuple[dict[str, lis
     if volumes := [image.name for images in found.values() for image in images if image.image.ndim != 2]:
         raise ValueError(f"{folder}: expected images (H, W), got volumes: {', '.join(volumes[:5])}; {FOR_VOLUMES}")
     return found, findings
-
-
-def usable_images(folder: Path, channel: int | None, fabric: Fabric) -> dict[str, list[LabelledImage]]:
-    """:func:`read_folder`, where what has no match is left out and named.
-
-    Raises:
-        FileNotFoundError, ValueError: also files that cannot be used, all in one message.
-    """
-    found, findings = read_folder(folder, channel)
-    if wrong := [finding.message for finding in findings if finding.wrong]:
-        lines = [f"{folder}: mend what cannot be used, or take image and labels out", *wrong[:LINES]]
-        lines += [f"and {len(wrong) - LINES} more: probemb check {folder}"] if len(wrong) > LINES else []
-        raise ValueError("\n".join(lines))
-    for finding in findings:
-        fabric.print(f"left out: {finding.message}")
-    return found
 
 
 def _pairs(folder: Path, channel: int | None, findings: list[Finding]) -> Iterator[LabelledImage]:
@@ -111,3 +93,15 @@ def findings_in(images: Sequence[LabelledImage]) -> list[Finding]:
     found = [finding for image in images for finding in findings_of(image)]
     counted = any(image.label is not None and len(np.unique(image.label[image.label > 0])) > 1 for image in images)
     return [finding._replace(wrong=finding.wrong and not counted) for finding in found]
+
+
+def check_images(folder: Path, channel: int | None) -> tuple[str, bool]:
+    """The usual mix-ups in each image of a folder, a line a finding; and whether one is an error."""
+    sides, of_files = read_folder(folder, channel)
+    images = [image for side in sides.values() for image in side]
+    of_labels = findings_in(images)
+    lines = [finding.message for finding in of_files] + [f"{finding.name}: {finding.message}" for finding in of_labels]
+    objects = sum(len(np.unique(i.label[i.label > 0])) for i in images if i.label is not None)
+    return "\n".join([*lines, f"{len(images)} images, {objects} objects, {len(lines)} findings"]), any(
+        finding.wrong for finding in (*of_files, *of_labels)
+    )
