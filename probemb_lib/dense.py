@@ -278,7 +278,8 @@ def label_image(found: Instances, shape: Sequence[int], *, dtype: torch.dtype = 
 
     Raises:
         TypeError: ``dtype`` is no integer type.
-        ValueError: ``shape`` has another number of pixels, or ``dtype`` does not hold the numbers.
+        ValueError: ``shape`` has another number of pixels or its images are not the clouds that were clustered, or
+            ``dtype`` does not hold the numbers.
 
     >>> from probemb_lib import greedy_cluster
     >>> pixels = GaussianEmbedding(grid_positions((1, 3), batch_size=2, spacing=9.0), torch.zeros(6, 1))
@@ -316,7 +317,7 @@ def object_table(found: Instances, shape: Sequence[int], *, spacing: Spacing = 1
         spacing: distance between neighbouring pixels, one number or one an axis.
 
     Raises:
-        ValueError: ``shape`` has another number of pixels, or ``spacing`` is not positive or not one an axis.
+        ValueError: ``shape`` as of :func:`label_image`, or ``spacing`` is not positive or not one an axis.
 
     >>> from probemb_lib import greedy_cluster
     >>> pixels = GaussianEmbedding(torch.tensor([[0.0], [0.0], [9.0], [9.0]]), torch.zeros(4, 1))
@@ -393,7 +394,8 @@ def window_predictor(
 
     Raises:
         ValueError: ``image`` is not one image, ``multiple_of`` is below 1 or not one an axis, or ``spacing`` is not
-            positive or not one an axis; when predicting, an output of another shape than the window.
+            positive or not one an axis; when predicting, pixels beyond the image, or an output of another shape than
+            the window.
         TypeError: when predicting, an output that is no :class:`DenseOutput`.
 
     >>> from probemb_lib import cluster_tiles
@@ -423,6 +425,11 @@ def window_predictor(
         )  # torch.unravel_index takes a second to import sympy
         for axis in reversed(range(len(sizes))):
             index[axis], rest = rest % sizes[axis], rest.div(sizes[axis], rounding_mode="floor")
+        if bool(rest.any()):
+            raise ValueError(
+                f"rows: expected those of an image {sizes}, got {int(rows.max())}: the positions of cluster_tiles are "
+                "grid_positions(image.shape[2:], spacing=spacing)"
+            )
         low, high = index.amin(1).tolist(), index.amax(1).tolist()
         wanted = [-(-(b + 1 - a) // m) * m for a, b, m in zip(low, high, multiples, strict=True)]
         first = [max(0, min(a, size - w)) for a, size, w in zip(low, sizes, wanted, strict=True)]
@@ -542,5 +549,11 @@ def _numbers(found: Instances, shape: tuple[int, ...]) -> Tensor:
     """(K,) the number of each instance in its image, from 1."""
     if found.label.numel() != math.prod(shape):
         raise ValueError(f"shape: expected one of {found.label.numel()} pixels, as many as were clustered, got {shape}")
+    image = found.point_batch.reshape(shape[0], math.prod(shape[1:]))
+    if bool((image != torch.arange(shape[0], device=image.device)[:, None]).any()):
+        raise ValueError(
+            f"found: expected pixels of {shape[0]} images, each a cloud of its own, got the pixels of an image in "
+            "others: cluster with batch=output.batch, or take one of found.split() as one image"
+        )
     first = torch.searchsorted(found.batch, found.batch)  # rows of an image lie together, in order of the images
     return torch.arange(1, len(found) + 1, device=first.device) - first

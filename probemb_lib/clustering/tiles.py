@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from probemb_lib.clustering.greedy import _cluster_cloud, greedy_cluster
 from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits, check_threshold
 from probemb_lib.clustering.refine import SIZE_EXPONENT
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, plain_tensor
 from probemb_lib.head import HeadOutput
 from probemb_lib.instances import Instances
 from probemb_lib.similarity import log_bhattacharyya_paired
@@ -32,6 +32,7 @@ Integers = NDArray[np.int64]
 
 REMAPPED_AT_ONCE = 1 << 20  # a second array of all labels could be larger than a tile
 FINEST = 2.0**-10  # of a tile, the coarsest steps of float32 coordinates
+SOME = 10  # points of a tile, of which all are asked whether their means lie near; fewer may be odd
 MAX_CELL = 2.0**53  # beyond, float64 does not tell neighbouring cells apart
 
 
@@ -90,9 +91,10 @@ def cluster_tiles(
         with ``refine`` they are those of its members, the embedding that of the tile with most of them.
 
     Raises:
-        TypeError, ValueError: shapes, dtypes, options out of range, NaN or infinity, or float32 coordinates so far from
-            the origin that their steps are coarse against ``tile_size``; the tile is named where it is the prediction
-            that is wrong.
+        TypeError, ValueError: shapes, dtypes, options out of range, NaN or infinity, float32 coordinates so far from
+            the origin that their steps are coarse against ``tile_size``, or means that are no absolute coordinates, as
+            all of a tile lie farther from their points than ``tile_size + 2 overlap``; the tile is named where it is
+            the prediction that is wrong.
 
     >>> x = torch.tensor([[0.9, 0.0], [1.1, 0.0], [5.0, 0.0]])  # the border between the first two is at 1
     >>> embedding, probabilities = GaussianEmbedding(x, torch.zeros(3, 1)), torch.tensor([[0.2, 0.8]] * 3)
@@ -101,6 +103,7 @@ def cluster_tiles(
     >>> cluster_tiles(x, network, tile_size=1.0, overlap=0.0).label
     tensor([0, 0, 1])
     """
+    positions = plain_tensor(positions, "positions")
     axes = _check_grid(positions, tile_size, overlap, axes)
     stitch_threshold = threshold if stitch_threshold is None else stitch_threshold
     check_threshold(threshold)
@@ -121,7 +124,7 @@ def cluster_tiles(
     found: list[_TileInstances] = []
     count = 0
     for tile in tiles:
-        number, instances = _cluster_tile(tile, positions, predict, background, cluster, tile_size, refine)
+        number, instances = _cluster_tile(tile, tiles, positions, predict, background, cluster, refine)
         if found and instances.columns != found[0].columns:
             raise ValueError(
                 f"{tile}: expected as many columns of mean, log_std and probabilities as for the tiles before, "
@@ -282,19 +285,20 @@ class _TileInstances(NamedTuple):
 
 def _cluster_tile(
     tile: _Tile,
+    tiles: _Tiles,
     positions: Tensor,
     predict: Callable[[Tensor], tuple[GaussianEmbedding, Tensor]],
     background: int | None,
     cluster: Callable[[GaussianEmbedding, Tensor], Instances],
-    tile_size: float,
     refine: bool,
 ) -> tuple[Tensor, _TileInstances]:
     """Which instance each point of the cell is in, −1 none; and the instances that own any of these points."""
     index = torch.from_numpy(tile.rows).to(positions.device)
     x, probabilities = _check_predicted(predict(index), tile, background)
-    _check_steps(x.mean, tile_size, f"{tile}: mean")
+    _check_steps(x.mean, tiles.size, f"{tile}: mean")
     device = x.mean.device
     points = _Points(index.to(device), positions[index].to(device), *best_foreground(probabilities, background), *x)
+    _check_absolute(points, tiles, f"{tile}: mean")
     order = points.best_first()
     points = points.select(order)
     found = cluster(points.embedding, probabilities[order])  # its ties go to the lowest row: the first in our order
@@ -410,6 +414,23 @@ def _check_steps(x: Tensor, tile_size: float, what: str) -> None:
                 f"{tile_size:g}, got steps of {spacing:.2g} so far from the origin: subtract an offset, such as the "
                 "lowest corner, in float64 before the cast"
             )
+
+
+def _check_absolute(points: _Points, tiles: _Tiles, what: str) -> None:
+    """Refuse means without what was subtracted from the positions of the tile: those of all tiles would lie together.
+
+    With an overlap of half its extent no object has its centre as far from all of its points.
+    """
+    axes = [axis for axis in tiles.axes if axis < points.mean.shape[1]]
+    if not axes or len(points.row) < SOME:
+        return
+    limit = tiles.size + 2 * tiles.overlap
+    least = float((points.mean[:, axes] - points.position[:, axes]).abs().amin(0).max())
+    if least > limit:
+        raise ValueError(
+            f"{what}: expected absolute coordinates, within {limit:g} (tile_size + 2 overlap) of the points, got all "
+            f"{least:g} or farther along an axis: add what was subtracted from the positions"
+        )
 
 
 def _check_grid(positions: Tensor, tile_size: float, overlap: float, axes: Sequence[int] | None) -> Sequence[int]:

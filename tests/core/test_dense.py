@@ -438,6 +438,7 @@ def test_more_than_uint16_holds() -> None:
         label=labels.flatten() - 1,
         batch=torch.zeros(k, dtype=torch.int64),
         semantic=torch.ones(k, dtype=torch.int64),
+        point_batch=torch.zeros(k, dtype=torch.int64),
     )
     image = label_image(found, labels.shape)
     assert image.dtype == torch.int32
@@ -510,6 +511,11 @@ def test_result_errors(function) -> None:
         function(found, (2, 2, 2))
     with pytest.raises(ValueError, match=r"shape: expected \(B, H, W\) or \(B, Z, Y, X\), got \(12,\)"):
         function(found, (12,))
+    # Images that were clustered as one cloud, and clouds that are no images: instances would share numbers.
+    together = found_in(IMAGES, point_batch=torch.zeros(12, dtype=torch.int64))
+    for wrong, shape in ((together, SHAPE), (found, (1, 3, 4))):
+        with pytest.raises(ValueError, match=r"expected pixels of \d images, each a cloud of its own, got"):
+            function(wrong, shape)
 
 
 def test_other_result_errors() -> None:
@@ -633,3 +639,10 @@ def test_outputs_of_a_window_are_checked() -> None:
         window_predictor(image, lambda window: network(window).packed)(rows)
     with pytest.raises(ValueError, match=r"output of shape \(1, 4, 4\), as the window, got \(1, 2, 4\)"):
         window_predictor(image, lambda window: network(window[..., :2, :]))(rows)
+
+
+def test_pixels_beyond_the_image() -> None:
+    """Positions of another image: taken modulo its size, they would be others of this one."""
+    predict = window_predictor(torch.ones(1, 1, 4, 4), Lattice("BCHW", 1.0, 2))
+    with pytest.raises(ValueError, match=r"rows: expected those of an image \(4, 4\), got 16: .*grid_positions"):
+        predict(torch.tensor([0, 16]))

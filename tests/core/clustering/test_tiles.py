@@ -660,6 +660,7 @@ def wrong_positions(value: float) -> Tensor:
 @pytest.mark.parametrize(
     ("positions", "error", "message"),
     [
+        (np.zeros((3, 2)), TypeError, "positions: expected a torch.Tensor, got ndarray"),
         (torch.zeros(3, 2, dtype=torch.bool), TypeError, "expected floating point or integers, got torch.bool"),
         (torch.zeros(3, 2, dtype=torch.complex64), TypeError, "got torch.complex64"),
         (torch.zeros(3), ValueError, r"expected positions \(N, D\) with D >= 1, got \(3,\)"),
@@ -741,6 +742,23 @@ def test_tiles_that_do_not_fit_each_other(second: tuple[int, int, int]) -> None:
     message = r"tile at \(5\): expected as many columns of mean, log_std and probabilities as for the tiles before, "
     with pytest.raises(ValueError, match=message + r"\(3, 3, 3\), got " + str(second).replace("(", r"\(")[:-1]):
         cluster_tiles(torch.tensor([[0.5], [5.5]]), predict, tile_size=1.0, overlap=0.0)
+
+
+def test_means_that_a_tile_was_centred_for() -> None:
+    """The usual slip: the network sees positions about its tile, and its means come back about the tile as well."""
+    positions = torch.arange(40.0)[:, None] / 4 + torch.tensor([0.0, 5.0])
+
+    def predict(index: Tensor) -> tuple[GaussianEmbedding, Tensor]:
+        x = positions[index]
+        return GaussianEmbedding(x - x.mean(0) * wrong, torch.full((len(x), 1), -3.0)), torch.ones(len(x), 1)
+
+    options: dict[str, Any] = {"tile_size": 2.5, "overlap": 0.5, "axes": (0,), "background": None}
+    wrong = 0.0
+    assert len(cluster_tiles(positions, predict, **options)) > 4
+    wrong = 1.0
+    message = r"the tile at \(2.5\): mean: expected absolute coordinates, within 3.5 .* got all 3.625 or farther .*: add"
+    with pytest.raises(ValueError, match=message):
+        cluster_tiles(positions, predict, **options)
 
 
 def test_errors_of_the_network_are_its_own() -> None:
