@@ -41,3 +41,27 @@ def typical(tallies: Sequence[Tally]) -> int:
     """
     judged = [(tally.f1, i) for i, tally in enumerate(tallies) if tally.f1 is not None]
     return sorted(judged)[(len(judged) - 1) // 2][1] if judged else 0
+
+
+def score_floor(scores: Sequence[float], right: Sequence[bool], true: int) -> float:
+    """The least score of instances to show: those from there on have the highest F1, 2 right / (shown + true).
+
+    It lies halfway between the scores of the last that is shown and the first that is not; 0 if all are shown. Of
+    equal F1 the most are shown.
+
+    Args:
+        scores: (K,) of instances, of all samples together.
+        right: (K,) whether each matches a true one.
+        true: number of true ones.
+
+    >>> score_floor([0.9, 0.2, 0.6, 0.1], [True, False, True, False], true=3)
+    0.4
+    """
+    order = sorted(range(len(scores)), key=lambda k: -scores[k])
+    best, floor, hits = 0.0, 0.0, 0
+    for shown, (k, then) in enumerate(zip(order, [*order[1:], None], strict=True), 1):
+        hits += right[k]
+        last = then is None or scores[then] < scores[k]  # equal scores are shown together
+        if last and 2 * hits / (shown + true) >= best:
+            best, floor = 2 * hits / (shown + true), 0.0 if then is None else (scores[k] + scores[then]) / 2
+    return floor
