@@ -5,7 +5,7 @@ steps; nuclei and rooms by the networks of the project. All are grouped as in th
 depends on is fitted on validation. Lines are appended to one CSV as they come; interrupted, the same command goes on,
 in the middle of a training too:
 
-    python studies/recommended.py                         six trainings of two or three minutes, then nuclei and rooms
+    python studies/recommended.py                         six trainings of a minute or two, then nuclei and rooms
     python studies/recommended.py --data nuclei rooms
     python studies/recommended.py --show                  only the table of what is there
 """
@@ -50,7 +50,7 @@ from probemb_adapters.experiments.run import versions
 from probemb_adapters.files import commit_of
 from probemb_adapters.images import read_nuclei, read_sides, read_split
 from probemb_adapters.report import Row, Table, table_text, write_table
-from probemb_adapters.report.tally import score_floor
+from probemb_adapters.report.tally import Judged, score_floor
 from probemb_adapters.scannet import evaluation_target
 from probemb_adapters.training import LAST, start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster
@@ -85,6 +85,8 @@ class Options:
     """trainings of both kinds on plants"""
     steps: int = 150
     """of a training on plants"""
+    points: int = 1_024
+    """of a plant"""
     rooms: int = 300
     """to write; a fifth of them for the test, of the others a tenth for the fit: those that the network has not seen"""
     resamples: int = 500
@@ -147,14 +149,12 @@ def fit(level: int, subject: Subject) -> Way:
 
 
 def floor_of(found: Sequence[Instances], samples: Sequence[Sample]) -> float:
-    right = []
+    judged = []
     for instances, sample in zip(found, samples, strict=True):
         matched = match_label_images(instances.label + 1, sample.truth + 1).pred - 1
-        right += np.isin(np.arange(len(instances)), matched).tolist()
-    score = torch.cat([instances.score for instances in found]).tolist()
-    return score_floor(
-        score, right, sum(len(sample.truth.unique()) - bool((sample.truth < 0).any()) for sample in samples)
-    )
+        right = np.isin(np.arange(len(instances)), matched).tolist()
+        judged.append(Judged(instances.score.tolist(), right, len(sample.truth[sample.truth >= 0].unique())))
+    return score_floor(judged)
 
 
 def matches(found: Sequence[Instances], samples: Sequence[Sample]) -> LabelImageAP:
@@ -188,7 +188,7 @@ def f1(metric: Any) -> float:
 
 def plants(training: str, seed: int, options: Options, fabric: Fabric) -> Subject:
     """Plants without classes by a network that is trained as in the paper, or as `probemb train` does it."""
-    folder = options.output / f"plants-{options.steps}-{training}-{seed}".replace(" ", "-")
+    folder = options.output / f"plants-{options.steps}-{options.points}-{training}-{seed}".replace(" ", "-")
     split = {}
     for number, (side, count) in enumerate(PLANTS.items()):
         write_plants(options.output / "plants" / side, count, seed=number)
@@ -196,7 +196,8 @@ def plants(training: str, seed: int, options: Options, fabric: Fabric) -> Subjec
         split[side] = [replace(cloud, semantic=None) for cloud in clouds]
     unit = plant_data.common_unit(split["train"])
     resume = (folder / LAST).exists()
-    own = own_clouds.Options(steps=options.steps, seed=seed, output=folder, resume=resume, unit=unit)
+    asked = {"steps": options.steps, "points": options.points, "seed": seed}
+    own = own_clouds.Options(**asked, output=folder, resume=resume, unit=unit)
     own = plant_options.resolve(own, len(split["train"]), max(len(cloud.pos) for cloud in split["train"]))
     frame = plant_data.Frame(own.up, unit)
     data = [plant_data.labelled_data(cloud, frame, ()) for cloud in split["train"]]
@@ -262,7 +263,7 @@ class Network(NamedTuple):
     seed: int
 
     def budget(self, options: Options) -> dict[str, str]:
-        own = {"steps": options.steps} if self.kind == "plants" else {}
+        own = {"steps": options.steps, "points": options.points} if self.kind == "plants" else {}
         own |= {"rooms": options.rooms} if self.kind == "rooms" else {}
         return {name: str(value) for name, value in (self._asdict() | own).items()}
 

@@ -43,25 +43,37 @@ def typical(tallies: Sequence[Tally]) -> int:
     return sorted(judged)[(len(judged) - 1) // 2][1] if judged else 0
 
 
-def score_floor(scores: Sequence[float], right: Sequence[bool], true: int) -> float:
-    """The least score of instances to show: those from there on have the highest F1, 2 right / (shown + true).
+class Judged(NamedTuple):
+    """The instances found in one sample.
 
-    It lies halfway between the scores of the last that is shown and the first that is not; 0 if all are shown. Of
-    equal F1 the most are shown.
+    Attributes:
+        scores: (K,) of each.
+        right: (K,) whether it matches a true one.
+        true: how many there are.
+    """
 
-    Args:
-        scores: (K,) of instances, of all samples together.
-        right: (K,) whether each matches a true one.
-        true: number of true ones.
+    scores: Sequence[float]
+    right: Sequence[bool]
+    true: int
 
-    >>> score_floor([0.9, 0.2, 0.6, 0.1], [True, False, True, False], true=3)
+
+def score_floor(samples: Sequence[Judged]) -> float:
+    """The least score of instances to show: those from there on have the highest F1 over all samples.
+
+    It lies halfway between the scores of the last that is shown and the first that is not, and is 0 where all are
+    shown. Of equal F1 the most are shown.
+
+    >>> score_floor([Judged([0.9, 0.2], [True, False], true=2), Judged([0.6, 0.1], [True, False], true=1)])
     0.4
     """
-    order = sorted(range(len(scores)), key=lambda k: -scores[k])
+    true = sum(sample.true for sample in samples)
+    pairs = [pair for sample in samples for pair in zip(sample.scores, sample.right, strict=True)]
+    pairs.sort(key=lambda pair: -pair[0])
     best, floor, hits = 0.0, 0.0, 0
-    for shown, (k, then) in enumerate(zip(order, [*order[1:], None], strict=True), 1):
-        hits += right[k]
-        last = then is None or scores[then] < scores[k]  # equal scores are shown together
-        if last and 2 * hits / (shown + true) >= best:
-            best, floor = 2 * hits / (shown + true), 0.0 if then is None else (scores[k] + scores[then]) / 2
+    for shown, (score, right) in enumerate(pairs, 1):
+        hits += right
+        then = pairs[shown][0] if shown < len(pairs) else -score
+        f1 = 2 * hits / (shown + true)
+        if then < score and f1 >= best:  # equal scores are shown together
+            best, floor = f1, (score + then) / 2
     return floor
