@@ -99,7 +99,7 @@ def main() -> None:
         evaluation = evaluate_model(name, model, root, val, test, options, fabric)
         evaluations.append(evaluation)
         if not options.evaluate and fabric.is_global_zero:
-            model.with_threshold(evaluation.parameters["threshold"]).save(options.output / "model.safetensors")
+            model.with_threshold(**evaluation.parameters).save(options.output / "model.safetensors")
     if options.baselines:  # what one has without a network: clusters of the positions
         evaluations += evaluate_baselines(val, test, fabric)
 

@@ -83,12 +83,12 @@ def main() -> None:
                 model.save(options.output / method / "model.safetensors")
         text = f"Trained for {options.epochs} epochs on {fabric.world_size} × {fabric.device.type}."
 
-    # Each clustering has one parameter. It is picked on scenes that the network has not seen, so that neither method is
-    # favoured and the validation scenes are taken once.
+    # Each clustering has one parameter, and its objects a least score to be shown. Both are picked on scenes that the
+    # network has not seen, so that neither method is favoured and the validation scenes are taken once.
     for name, model in models.items():
         if model.settings.setting is None:
-            fits[name] = fit_setting(model, fitting_scenes(root, options), fabric)
-            models[name] = model.with_setting(fits[name].threshold)
+            fits[name], shown_score = fit_setting(model, fitting_scenes(root, options), fabric)
+            models[name] = model.with_setting(fits[name].threshold, shown_score)
             if fabric.is_global_zero and not options.evaluate:
                 models[name].save(options.output / name / "model.safetensors")
 

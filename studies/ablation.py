@@ -251,7 +251,7 @@ def train_and_evaluate(run: Run, study: Study, options: Options, folder: Path, f
         partnet.train_model(model, data, partnet.objective(chosen), chosen, fabric)
     val, test = (partnet.Split(root, chosen, split, fabric) for split in ("val", "test"))
     evaluation = partnet.evaluate_model(run.row, model, root, val, test, chosen, fabric)
-    model.with_threshold(evaluation.parameters["threshold"]).save(folder / "model.safetensors")
+    model.with_threshold(**evaluation.parameters).save(folder / "model.safetensors")
     return evaluation
 
 

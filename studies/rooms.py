@@ -211,8 +211,8 @@ def fit_clustering(model: scannet.Model, data: Dataset[Data], fabric: Fabric) ->
     found = []
     for refine in ways:
         way = replace(model, settings=replace(model.settings, refine=refine))
-        fit = scannet.fit_setting(way, data, fabric)
-        found.append((fit.metric, way.with_setting(fit.threshold)))
+        fit, shown_score = scannet.fit_setting(way, data, fabric)
+        found.append((fit.metric, way.with_setting(fit.threshold, shown_score)))
     value, best = max(found, key=lambda pair: pair[0])
     return best, round(100 * value, 3)
 

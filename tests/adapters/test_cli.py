@@ -93,6 +93,7 @@ def test_training_leaves_model_numbers_and_page(trained: Path) -> None:
     assert made.class_values == (STEM, LEAF)
     assert (made.up, made.refine, made.points, len(made.seen)) == ("z", True, 256, 4)
     assert made.threshold == found["parameters"]["threshold"]
+    assert made.shown_score == found["parameters"]["shown_score"]
     assert 0.1 < made.unit < 0.4
 
 
@@ -116,6 +117,24 @@ def test_evaluation_repeats_the_numbers(
     printed = capsys.readouterr().out
     assert "on all of these clouds" in printed
     assert "Average precision, per cent, 4 clouds" in printed
+
+
+def test_what_is_shown_is_no_matter_of_average_precision(trained: Path, plants: Path, tmp_path: Path) -> None:
+    """A score that nothing reaches: the same numbers, and nothing in files. One of an older model: all is shown."""
+    model, pos = Model.load(trained), torch.from_numpy(plant(np.random.default_rng(0), 256)[0]).float()
+    found = model.cluster(*model.predict(pos, start_fabric(accelerator="cpu")))
+    assert len(found)
+    older = {name: value for name, value in model.settings.stored().items() if name != "shown_score"}
+    assert len(Model(model.network, Settings.read(older)).shown(found)) == len(found)
+    middle = float(found.score.median())
+    some = model.fitted(model.threshold, 1, middle).shown(found)
+    assert sorted(some.score.tolist()) == sorted(s for s in found.score.tolist() if s >= middle)
+
+    file = model.fitted(model.threshold, model.settings.min_points, 2.0).save(tmp_path / "none.safetensors")
+    main(["evaluate", str(file), str(plants), "--output", str(tmp_path / "again"), "--accelerator", "cpu"])
+    assert metrics(tmp_path / "again")["ap_percent"] == metrics(trained)["ap_percent"]
+    main(["predict", str(file), str(plants / "plant_000.ply"), "--output", str(tmp_path), "--accelerator", "cpu"])
+    assert (PlyData.read(str(tmp_path / "plant_000.ply"))["vertex"].data["found_instance"] == -1).all()
 
 
 def test_prediction_keeps_points_and_properties(trained: Path, plants: Path, tmp_path: Path) -> None:

@@ -99,6 +99,24 @@ def test_the_checkpoints_are_older_files(name: str, threshold: float, tmp_path: 
     assert model.threshold == threshold  # a model is never changed
 
 
+def test_what_is_shown_belongs_to_the_scores_that_it_was_fitted_on() -> None:
+    """Refined scores are others; an option of the command line is taken as it is."""
+    settings = partnet.Settings.of(partnet.resolve(partnet.Options(width=0.25)))
+    model = partnet.Model(partnet.Network(2, settings), ("part",), settings).with_threshold(0.3, shown_score=0.6)
+    for options, expected in (
+        (partnet.Options(), 0.6),
+        (partnet.Options(min_points=10), 0.6),
+        (partnet.Options(refine=True), None),
+        (partnet.Options(refine=True, shown_score=0.2), 0.2),
+    ):
+        assert model.with_clustering(options).settings.shown_score == expected
+    x = GaussianEmbedding(torch.tensor([[0.0], [9.0], [20.0]]), torch.zeros(3, 1))
+    found = greedy_cluster(x, torch.tensor([[0.9], [0.6], [0.5]]), background=None)
+    assert model.shown(found).label.tolist() == [0, 1, -1]
+    assert model.shown(found, 0.7).label.tolist() == [0, -1, -1]
+    assert len(model.with_threshold(0.3).shown(found)) == 3
+
+
 def test_a_new_model_has_no_threshold() -> None:
     settings = partnet.Settings.of(partnet.resolve(partnet.Options(width=0.25)))
     model = partnet.Model(partnet.Network(2, settings), ("part",), settings)

@@ -198,8 +198,8 @@ def test_a_new_model_has_no_parameter_of_its_clustering(tmp_path: Path) -> None:
     model = scannet.new_model("learnable-margin", options, start_fabric(accelerator="cpu"))
     with pytest.raises(ValueError, match="expected a model whose clustering was fitted"):
         _ = model.setting
-    again = scannet.Model.load(model.with_setting(0.7).save(tmp_path / "model.safetensors"))
-    assert (again.method, again.setting) == ("learnable-margin", 0.7)
+    again = scannet.Model.load(model.with_setting(0.7, 0.9).save(tmp_path / "model.safetensors"))
+    assert (again.method, again.setting, again.settings.shown_score) == ("learnable-margin", 0.7, 0.9)
     with pytest.raises(ValueError, match="unknown settings backbone, crop"):
         partnet.Model.load(tmp_path / "model.safetensors")
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from probemb_adapters.files import readable, replaced_file
-from probemb_lib.metrics import PartNetAP, ScanNetAP
+from probemb_lib.metrics import LabelImageAP, PartNetAP, ScanNetAP
 
 FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")
 """Of generated furniture: the paper's "large" categories."""
@@ -68,10 +68,14 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
         writer.writerows(lines)
 
 
-def save_metric(path: Path, metric: PartNetAP | ScanNetAP) -> None:
-    """What was found in each cloud, for intervals over clouds."""
+def save_metric(path: Path, metric: PartNetAP | ScanNetAP | LabelImageAP) -> None:
+    """What was found in each cloud or image, for intervals over them."""
     made_with: dict[str, Any] = (
-        {"class_ids": metric.class_ids} if isinstance(metric, ScanNetAP) else {"num_classes": metric.num_classes}
+        {"class_ids": metric.class_ids}
+        if isinstance(metric, ScanNetAP)
+        else {"num_classes": metric.num_classes}
+        if isinstance(metric, PartNetAP)
+        else {"iou_thresholds": metric.iou_thresholds}
     )
     state = {**made_with, **metric.state_dict()}
     with replaced_file(path) as temporary, temporary.open("wb") as file:
@@ -90,6 +94,14 @@ def load_scenes(path: Path) -> ScanNetAP:
     """The metric of a file of :func:`save_metric`, of scenes."""
     with readable(path), np.load(path, allow_pickle=False) as file:
         metric = ScanNetAP(file["class_ids"].tolist())
+        metric.load_state_dict(file)
+    return metric
+
+
+def load_images(path: Path) -> LabelImageAP:
+    """The metric of a file of :func:`save_metric`, of images."""
+    with readable(path), np.load(path, allow_pickle=False) as file:
+        metric = LabelImageAP(file["iou_thresholds"].tolist())
         metric.load_state_dict(file)
     return metric
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probemb_adapters.files import missing_extra, replaced_file
-from probemb_adapters.report.tally import Tally
+from probemb_adapters.report.tally import Judged, Tally
 from probemb_lib import GaussianEmbedding, Instances
 
 try:
@@ -71,6 +71,12 @@ class ShapeResult(NamedTuple):
             return Tally(len(self.found), None, 0)
         matches = match_shape(self)
         return Tally(len(self.found), int(matches.present.sum()), int((matches.true_of_found >= 0).sum()))
+
+    def judged(self) -> Judged:
+        """What was found, with the scores; there must be ground truth."""
+        matches = match_shape(self)
+        right = (matches.true_of_found >= 0).tolist()
+        return Judged(self.found.score.tolist(), right, int(matches.present.sum()))
 
 
 class Matches(NamedTuple):

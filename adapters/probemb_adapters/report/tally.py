@@ -41,3 +41,39 @@ def typical(tallies: Sequence[Tally]) -> int:
     """
     judged = [(tally.f1, i) for i, tally in enumerate(tallies) if tally.f1 is not None]
     return sorted(judged)[(len(judged) - 1) // 2][1] if judged else 0
+
+
+class Judged(NamedTuple):
+    """The instances found in one sample.
+
+    Attributes:
+        scores: (K,) of each.
+        right: (K,) whether it matches a true one.
+        true: how many there are.
+    """
+
+    scores: Sequence[float]
+    right: Sequence[bool]
+    true: int
+
+
+def score_floor(samples: Sequence[Judged]) -> float:
+    """The least score of instances to show: those from there on have the highest F1 over all samples.
+
+    It lies halfway between the scores of the last that is shown and the first that is not, and is 0 where all are
+    shown. Of equal F1 the most are shown.
+
+    >>> score_floor([Judged([0.9, 0.2], [True, False], true=2), Judged([0.6, 0.1], [True, False], true=1)])
+    0.4
+    """
+    true = sum(sample.true for sample in samples)
+    pairs = [pair for sample in samples for pair in zip(sample.scores, sample.right, strict=True)]
+    pairs.sort(key=lambda pair: -pair[0])
+    best, floor, hits = 0.0, 0.0, 0
+    for shown, (score, right) in enumerate(pairs, 1):
+        hits += right
+        then = pairs[shown][0] if shown < len(pairs) else -score
+        f1 = 2 * hits / (shown + true)
+        if then < score and f1 >= best:  # equal scores are shown together
+            best, floor = f1, (score + then) / 2
+    return floor

@@ -1,4 +1,4 @@
-"""Average precision on anybody's clouds, and what is fitted on validation: the threshold and the smallest instance."""
+"""Average precision on anybody's clouds, and what is fitted on validation: τ, smallest instance, what to show."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from probemb_adapters.experiments.run import write_metrics, write_results
 from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.report import Row, Section, Table, fit_chart, loss_chart, precision_recall_charts
 from probemb_adapters.report.pictures import ShapeResult
+from probemb_adapters.report.tally import score_floor
 from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshold, greedy_cluster
 from probemb_lib.clustering.fit import DEFAULT_GRID, best_of
 from probemb_lib.metrics import PartNetAP
@@ -30,7 +31,10 @@ _CRUMB = 0.5  # of the smallest true instance: anything larger might be one
 
 
 def fit_model(model: Model, clouds: TestClouds, fabric: Fabric) -> tuple[Model, ThresholdFit]:
-    """The model with τ and the smallest instance that have the best mAP at IoU 0.5 on validation."""
+    """The model with τ and the smallest instance that have the best mAP at IoU 0.5 on validation.
+
+    Of their instances those from the score on that has the highest F1 are shown.
+    """
     outputs = _outputs(model, clouds, "validation", fabric)
 
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
@@ -41,27 +45,21 @@ def fit_model(model: Model, clouds: TestClouds, fabric: Fabric) -> tuple[Model, 
     smallest = min(int(t.gt_instance[t.gt_instance >= 0].bincount().min()) for t in clouds.targets if len(t[1]))
     grid = [size for size in _SIZES if size <= max(1, _CRUMB * smallest)]
     metrics = (mean_ap([f.keep(f.size >= size) for f in found], clouds.targets) for size in grid)
-    return model.fitted(fit.threshold, best_of(grid, metrics, "size")[0]), fit
+    size = best_of(grid, metrics, "size")[0]
+    shapes = _shapes(model, clouds, [f.keep(f.size >= size) for f in found], outputs)
+    return model.fitted(fit.threshold, size, score_floor([shape.judged() for shape in shapes])), fit
 
 
 def evaluate_model(model: Model, clouds: TestClouds, fabric: Fabric, fit: ThresholdFit | None = None) -> Evaluation:
     """Average precision of a fitted model, and what it found."""
     outputs = _outputs(model, clouds, "test", fabric)
     found = [model.cluster(*output) for output in outputs]
-    shapes = []
-    for name, cloud, target, instances, (embedding, _) in zip(
-        clouds.names, clouds.clouds, clouds.targets, found, outputs, strict=True
-    ):
-        pos, (mean, log_std) = model.frame.lengths_of_file(cloud.pos, embedding.to("cpu"))
-        classes = target.gt_classes + model.first_class
-        shapes.append(
-            ShapeResult(name, pos, target.gt_instance, instances.to("cpu"), log_std, mean, truth_classes=classes)
-        )
+    shapes = _shapes(model, clouds, [model.shown(instances) for instances in found], outputs)
     settings = model.settings
     return Evaluation(
         "probemb",
         _score(model, found, clouds.targets, fabric),
-        {"threshold": settings.threshold, "min_points": settings.min_points, "refine": settings.refine},
+        {name: getattr(settings, name) for name in ("threshold", "min_points", "shown_score", "refine")},
         {} if fit is None else dict(zip(map(str, fit.grid), fit.metrics, strict=True)),
         fit,
         shapes,
@@ -130,6 +128,21 @@ def ap_table(model: Model, evaluation: Evaluation) -> Table:
         ["instances", *(f"AP @{iou:g}" for iou in ious)],
         rows,
     )
+
+
+def _shapes(
+    model: Model, clouds: TestClouds, found: Sequence[Instances], outputs: Sequence[tuple[GaussianEmbedding, Tensor]]
+) -> list[ShapeResult]:
+    shapes = []
+    for name, cloud, target, instances, (embedding, _) in zip(
+        clouds.names, clouds.clouds, clouds.targets, found, outputs, strict=True
+    ):
+        pos, (mean, log_std) = model.frame.lengths_of_file(cloud.pos, embedding.to("cpu"))
+        classes = target.gt_classes + model.first_class
+        shapes.append(
+            ShapeResult(name, pos, target.gt_instance, instances.to("cpu"), log_std, mean, truth_classes=classes)
+        )
+    return shapes
 
 
 def _outputs(model: Model, clouds: TestClouds, what: str, fabric: Fabric) -> list[tuple[GaussianEmbedding, Tensor]]:

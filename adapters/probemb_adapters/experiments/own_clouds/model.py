@@ -24,7 +24,7 @@ FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with its frame, classes, threshold and smallest instance."""
+    """A trained network with its frame, its classes and what was fitted for its clustering."""
 
     network: Network
     settings: Settings
@@ -84,9 +84,10 @@ class Model:
         """What :func:`~probemb_lib.greedy_cluster` is told beside the threshold and the smallest instance."""
         return {"background": self.background, "refine": self.settings.refine}
 
-    def fitted(self, threshold: float, min_points: int) -> Model:
+    def fitted(self, threshold: float, min_points: int, shown_score: float = 0.0) -> Model:
         """The same network with what was fitted on validation."""
-        return replace(self, settings=replace(self.settings, threshold=threshold, min_points=min_points))
+        made = replace(self.settings, threshold=threshold, min_points=min_points, shown_score=shown_score)
+        return replace(self, settings=made)
 
     def save(self, path: Path) -> Path:
         return save_model(path, self.network, self.classes, self.settings)
@@ -117,6 +118,10 @@ class Model:
             min_points=self.settings.min_points,
             **self.clustering,
         )
+
+    def shown(self, found: Instances) -> Instances:
+        """Those of :meth:`cluster` that predictions and pictures show; average precision ranks the others as well."""
+        return found.keep(found.score >= self.settings.shown_score)
 
     def class_numbers(self, found: Instances) -> Tensor:
         """(K,) classes as the files number them; 0 for all where the model knows none."""

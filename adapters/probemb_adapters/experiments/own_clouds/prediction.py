@@ -66,7 +66,7 @@ def run_prediction(model: Model, files: Sequence[Path], output: Path, fabric: Fa
 def _predict_whole(model: Model, pos: Tensor, fabric: Fabric, seed: int) -> tuple[GaussianEmbedding, Instances]:
     order = draw_order(len(pos), model.points, seed)
     embedding, probabilities = model.predict(pos[order], fabric)
-    found = model.cluster(embedding, probabilities).to("cpu")
+    found = model.shown(model.cluster(embedding, probabilities)).to("cpu")
     return at_all_points(pos.numpy(), order, embedding.to("cpu"), found)
 
 

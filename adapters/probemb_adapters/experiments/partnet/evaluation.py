@@ -22,6 +22,7 @@ from probemb_adapters.experiments.run import merged
 from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.partnet.predictions import shape_predictions, write_ground_truth, write_predictions
 from probemb_adapters.report.pictures import ShapeResult
+from probemb_adapters.report.tally import score_floor
 from probemb_adapters.training import gather_in_order
 from probemb_lib import GaussianEmbedding, Instances, ThresholdFit, fit_threshold
 from probemb_lib.metrics import PartNetAP
@@ -82,9 +83,10 @@ def write_official_files(
 
 
 class Tested(NamedTuple):
-    """What a model gives for the test split, by the threshold that was given or fitted on validation."""
+    """What a model gives for the test split, by what was given or fitted on validation."""
 
     threshold: float
+    shown_score: float | None
     fit: ThresholdFit | None
     outputs: list[tuple[GaussianEmbedding, Tensor]]
     found: list[Instances]
@@ -100,12 +102,13 @@ def fit_and_test(
     threshold: float | None,
     fabric: Fabric,
 ) -> Tested:
-    """Fit τ on validation, by mAP at IoU 0.5, if none is given; then take the test split once.
+    """Fit τ on validation, by mAP at IoU 0.5, and the least score to show, by F1; then take the test split once.
 
     Args:
         name: of the model, for the progress bar.
-        val: None: nothing is measured there; the threshold must be given.
+        val: None: nothing is measured there; the threshold must be given, and what is shown is the model's.
         measure: from what was found in all shapes, and their targets, to the metric.
+        threshold: None: it is fitted.
 
     Raises:
         ValueError: neither a threshold nor a validation split.
@@ -118,16 +121,20 @@ def fit_and_test(
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
         return float(measure(found, targets).part_map()[1])
 
-    fit = None
+    fit, shown_score = None, model.settings.shown_score
     if val is not None:
         grid = threshold_grid(model) if threshold is None else (threshold,)
-        fit = fit_threshold(outputs(val, "validation"), val.targets, mean_ap, grid, **model.clustering)
+        fitted = outputs(val, "validation")
+        fit = fit_threshold(fitted, val.targets, mean_ap, grid, **model.clustering)
         threshold = fit.threshold
+        found = [model.cluster(*output, threshold) for output in fitted]
+        judged = [shape.judged() for shape in _shape_results(model, val, found, fitted)]
+        shown_score = score_floor(list(chain(*gather_in_order(fabric, judged))))
     if threshold is None:
         raise ValueError(f"{name}: expected a threshold, or a validation split to fit one on, got neither")
     tested = outputs(test, "test")
     found = [model.cluster(*output, threshold) for output in tested]
-    return Tested(threshold, fit, tested, found, measure(found, test.targets))
+    return Tested(threshold, shown_score, fit, tested, found, measure(found, test.targets))
 
 
 def evaluate_model(
@@ -143,11 +150,30 @@ def evaluate_model(
     def measure(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> PartNetAP:
         return score(found, targets, len(model.classes), first, fabric)
 
-    threshold, fit, tested, found, metric = fit_and_test(name, model, val, test, measure, options.threshold, fabric)
+    tested = fit_and_test(name, model, val, test, measure, options.threshold, fabric)
     if options.official_files:
-        write_official_files(root, test, found, first, options, fabric)
+        write_official_files(root, test, tested.found, first, options, fabric)
 
-    shapes = [
+    shown_score = tested.shown_score if options.shown_score is None else options.shown_score
+    found = [model.shown(instances, shown_score) for instances in tested.found]
+    shapes = _shape_results(model, test, found, tested.outputs)
+    shown = -(-options.report_shapes // fabric.world_size)
+    shapes = shapes[:: max(1, -(-len(shapes) // shown))]  # from all over the test set
+    fit = tested.fit
+    return Evaluation(
+        name,
+        tested.metric,
+        {"threshold": tested.threshold, "shown_score": shown_score},
+        dict(zip(map(str, fit.grid), fit.metrics, strict=True)) if fit else {},
+        fit,
+        list(chain(*gather_in_order(fabric, shapes))),
+    )
+
+
+def _shape_results(
+    model: Model, split: Split, found: Sequence[Instances], outputs: Sequence[tuple[GaussianEmbedding, Tensor]]
+) -> list[ShapeResult]:
+    return [
         ShapeResult(
             name=shape.anno_id,
             pos=shape.pos,
@@ -155,20 +181,10 @@ def evaluate_model(
             found=instances,
             log_std=embedding.log_std,
             mean=embedding.mean,
-            truth_classes=target.gt_classes + first,
+            truth_classes=target.gt_classes + model.first_class,
         )
-        for shape, target, instances, (embedding, _) in zip(test.shapes, test.targets, found, tested, strict=True)
+        for shape, target, instances, (embedding, _) in zip(split.shapes, split.targets, found, outputs, strict=True)
     ]
-    shown = -(-options.report_shapes // fabric.world_size)
-    shapes = shapes[:: max(1, -(-len(shapes) // shown))]  # from all over the test set
-    return Evaluation(
-        name,
-        metric,
-        {"threshold": threshold},
-        dict(zip(map(str, fit.grid), fit.metrics, strict=True)) if fit else {},
-        fit,
-        list(chain(*gather_in_order(fabric, shapes))),
-    )
 
 
 def evaluate_baselines(val: Split, test: Split, fabric: Fabric) -> list[Evaluation]:

@@ -93,14 +93,20 @@ class Model:
             raise ValueError("expected a model with a threshold, got one that was not evaluated: pass a threshold")
         return self.settings.threshold
 
-    def with_threshold(self, threshold: float) -> Model:
-        """The same network with the threshold that was fitted, to be saved or used."""
-        return replace(self, settings=replace(self.settings, threshold=threshold))
+    def with_threshold(self, threshold: float, shown_score: float | None = None) -> Model:
+        """The same network with what was fitted, to be saved or used."""
+        return replace(self, settings=replace(self.settings, threshold=threshold, shown_score=shown_score))
 
     def with_clustering(self, options: Settings) -> Model:
-        """The same network, refined and without small parts where the options ask for that."""
-        refine, min_points = self.settings.refine or options.refine, max(self.settings.min_points, options.min_points)
-        return replace(self, settings=replace(self.settings, refine=refine, min_points=min_points))
+        """The same network, refined, without small parts and with a least score to show where the options ask for it.
+
+        Refined scores are other numbers: a least score that was fitted without refinement is not kept.
+        """
+        made = self.settings
+        refine, min_points = made.refine or options.refine, max(made.min_points, options.min_points)
+        fitted = made.shown_score if made.refine == refine else None
+        shown_score = fitted if options.shown_score is None else options.shown_score
+        return replace(self, settings=replace(made, refine=refine, min_points=min_points, shown_score=shown_score))
 
     def options(self, points: int) -> Options:
         """Those of the data that it was trained on, with as many points a shape."""
@@ -138,6 +144,11 @@ class Model:
         if threshold is None:
             threshold = self.threshold
         return greedy_cluster(embedding, probabilities, threshold=threshold, **self.clustering)
+
+    def shown(self, found: Instances, score: float | None = None) -> Instances:
+        """Those of :meth:`cluster` that predictions and pictures show: all, if no least score was fitted or given."""
+        score = self.settings.shown_score if score is None else score
+        return found if score is None else found.keep(found.score >= score)
 
 
 def named_models(paths: Sequence[Path]) -> dict[str, Model]:

@@ -87,6 +87,9 @@ class Settings(TrainingSettings):
     """let the members of each found instance decide which points, class and score it has (paper: the seed decides)"""
     min_points: int = 1
     """of a part; smaller ones, most of them false, are left out (paper: none)"""
+    shown_score: float | None = None
+    """least score of the parts in pictures and predictions; average precision counts all. By default fitted on
+    validation; 0: all parts"""
 
 
 @dataclass(frozen=True)

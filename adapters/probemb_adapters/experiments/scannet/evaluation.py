@@ -19,6 +19,7 @@ from probemb_adapters.experiments.scannet.data import shares
 from probemb_adapters.experiments.scannet.model import GRIDS, Model
 from probemb_adapters.experiments.scannet.options import Options
 from probemb_adapters.report.pictures import ShapeResult
+from probemb_adapters.report.tally import Judged, score_floor
 from probemb_adapters.scannet import evaluation_target
 from probemb_adapters.scannet.submission import scene_predictions, write_submission
 from probemb_adapters.training import gather_in_order
@@ -53,16 +54,24 @@ def add_scene(metric: ScanNetAP, found: Instances, target: Tensor) -> None:
     metric.update(found.masks(), torch.tensor(metric.class_ids)[found.semantic.cpu() - 1], found.score, target)
 
 
-def fit_setting(model: Model, data: Dataset[Data], fabric: Fabric) -> ThresholdFit:
-    """The clustering's parameter with the best AP50 on held-out scenes; the first of equal ones."""
+def fit_setting(model: Model, data: Dataset[Data], fabric: Fabric) -> tuple[ThresholdFit, float]:
+    """The clustering's parameter with the best AP50 on held-out scenes, the first of equal ones.
+
+    Returns:
+        Its choice, and the least score of objects to show: those from there on have the highest F1.
+    """
     grid = GRIDS[model.method]
     metrics = [ScanNetAP(model.class_ids) for _ in grid]
-    for scene in shares(data, fabric, f"{model.method}, held-out scenes"):
-        output, target = model.predict(scene, fabric), evaluation_target(model.labelled(scene))
-        for setting, metric in zip(grid, metrics, strict=True):
-            add_scene(metric, model.cluster(output, setting), target)
+    judged: list[list[Judged]] = [[] for _ in grid]
+    for scene in map(model.labelled, shares(data, fabric, f"{model.method}, held-out scenes")):
+        output, target = model.predict(scene, fabric), evaluation_target(scene)
+        for setting, metric, of_setting in zip(grid, metrics, judged, strict=True):
+            found = model.cluster(output, setting)
+            add_scene(metric, found, target)
+            of_setting.append(scene_result(scene, found, output[0]).judged())
     values = [merged(metric, fabric).compute()["ap50"] for metric in metrics]
-    return ThresholdFit(*best_of(grid, values, "setting"))
+    fit = ThresholdFit(*best_of(grid, values, "setting"))
+    return fit, score_floor(list(chain(*gather_in_order(fabric, judged[grid.index(fit.threshold)]))))
 
 
 def evaluate_model(
@@ -79,7 +88,9 @@ def evaluate_model(
             if "instance" in scene:
                 add_scene(metric, found, evaluation_target(scene))
             if i % every == 0:
-                shown.append(scene_result(scene, found, embedding)._replace(name=f"{scene.scene_id}, {name}"))
+                shown.append(
+                    scene_result(scene, model.shown(found), embedding)._replace(name=f"{scene.scene_id}, {name}")
+                )
             yield scene_predictions(scene, found.masks(), model.columns(found.semantic), found.score)
 
     if options.submission:

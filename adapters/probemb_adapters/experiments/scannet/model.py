@@ -103,9 +103,9 @@ class Model:
             raise ValueError("expected a model whose clustering was fitted, got one without its parameter")
         return self.settings.setting
 
-    def with_setting(self, setting: float) -> Model:
-        """The same network with the parameter that was fitted, to be saved or used."""
-        return replace(self, settings=replace(self.settings, setting=setting))
+    def with_setting(self, setting: float, shown_score: float = 0.0) -> Model:
+        """The same network with what was fitted, to be saved or used."""
+        return replace(self, settings=replace(self.settings, setting=setting, shown_score=shown_score))
 
     def on_engine(self, engine: Engine) -> Model:
         """The same model, its convolutions by an engine from now on."""
@@ -141,6 +141,10 @@ class Model:
             refine = bool(self.settings.refine)
             return greedy_cluster(*output, threshold=setting, min_score=MIN_SCORE, min_points=MIN_POINTS, refine=refine)
         return margin_cluster(*output, min_score=setting, min_points=MIN_POINTS)
+
+    def shown(self, found: Instances) -> Instances:
+        """Those of :meth:`cluster` that predictions and pictures show; average precision ranks the others as well."""
+        return found.keep(found.score >= self.settings.shown_score)
 
 
 GRIDS: dict[Method, tuple[float, ...]] = {

@@ -74,7 +74,7 @@ class SharedSettings(TrainingSettings):
 
 @dataclass(frozen=True)
 class Settings(SharedSettings):
-    """What a model was made with, and the parameter of its clustering; in its file."""
+    """What a model was made with, and what was picked for its clustering; in its file."""
 
     MADE_BY: ClassVar[str] = "examples/scannet_minkowski.py"
     REQUIRED: ClassVar[tuple[str, ...]] = ("backbone", "voxel_size", "offset_scale", "method")
@@ -83,6 +83,8 @@ class Settings(SharedSettings):
     """head, loss and clustering"""
     setting: float | None = None
     """of the clustering, picked on held-out scenes: the threshold, or the lowest value of a seed"""
+    shown_score: float = 0.0
+    """objects of a lower score are found, but not shown; picked on held-out scenes, too"""
 
 
 @dataclass(frozen=True)
