@@ -50,8 +50,8 @@ def blocks_of(page: Path, language: str) -> list[str]:
 
 def snippets(language: str) -> list[object]:
     return [
-        pytest.param(page, block, id=f"{page.relative_to(ROOT / 'docs').with_suffix('')}-{i}")
-        for page in DOCS
+        pytest.param(page, block, id=f"{page.relative_to(ROOT).with_suffix('')}-{i}")
+        for page in [ROOT / "README.md", *DOCS]
         if page.name != TEST_CONVERT_RUNS
         for i, block in enumerate(blocks_of(page, language))
     ]

@@ -439,7 +439,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("probemb_lib", "adapters", "shapes"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     (source / "data").mkdir()
     (source / "data" / "large.npz").write_bytes(b"0")
@@ -468,6 +468,8 @@ def test_wheel_contents(wheel: Path) -> None:
     assert any(name.endswith("LICENSE") for name in names)
     assert f"Version: {probemb_lib.__version__}" in metadata
     assert "License-Expression: MIT" in metadata
+    assert "# probemb_lib" in metadata
+    assert re.findall(r"\]\((?!https:).*?\)", metadata) == []  # leads nowhere on the page of an index
     required = [line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Requires-Dist")]
     core = {re.split(r"[^A-Za-z0-9_-]", r)[0] for r in required if "extra ==" not in r}
     assert core == CORE_DEPENDENCIES
