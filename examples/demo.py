@@ -65,7 +65,9 @@ class Result(NamedTuple):
 
     def row(self) -> Row:
         tallies = [sample.tally() for sample in self.section.shapes or self.section.images]
-        return Row(self.section.title, [self.samples, str(tallies[typical(tallies)]), self.ap50])
+        return Row(
+            self.section.title, [self.samples, str(tallies[typical([tally.f1 for tally in tallies])]), self.ap50]
+        )
 
 
 def nuclei(demo: DemoOptions) -> Result:
@@ -229,7 +231,7 @@ def main() -> None:
     )
     text = "Each section opens on a typical sample: the median by F1 of those shown, not the best, not the first."
     page = write_report(demo.output / "report.html", "Objects found in images, shapes and rooms", sections, text=text)
-    clouds = [s.shapes[typical([shape.tally() for shape in s.shapes])] for s in sections if s.shapes]
+    clouds = [s.shapes[typical([shape.tally().f1 for shape in s.shapes])] for s in sections if s.shapes]
     pictures = (
         overlay_sheet(sections[0].images, demo.output / "images.png", title=sections[0].title),
         contact_sheet(clouds, demo.output / "shapes.png", title="the typical sample of each kind"),

@@ -43,6 +43,7 @@ from probemb_adapters.report.pictures import (
     unit_range,
     z_up,
 )
+from probemb_adapters.report.tally import typical
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances
 from probemb_shapes.demo_data import PROJECT, partnet_folder, scannet_folder
@@ -127,9 +128,9 @@ def of_images(checkpoint: Path) -> list[Result]:
     return results
 
 
-def typical(results: Sequence[Result]) -> Result:
+def typical_of(results: Sequence[Result]) -> Result:
     """The one with the median share of objects found."""
-    return sorted(results, key=lambda result: result.share)[len(results) // 2]
+    return results[typical([result.share for result in results])]
 
 
 def draw_shape(figure: Figure, row: int, rows: int, result: Result) -> None:
@@ -182,10 +183,10 @@ def head(axis: Any, row: int, column: int) -> None:
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     shapes = [
-        typical(of_shapes(CHECKPOINTS / "chair.safetensors")),
-        typical(of_rooms(CHECKPOINTS / "rooms.safetensors")),
+        typical_of(of_shapes(CHECKPOINTS / "chair.safetensors")),
+        typical_of(of_rooms(CHECKPOINTS / "rooms.safetensors")),
     ]
-    image = typical(of_images(CHECKPOINTS / "nuclei.safetensors"))
+    image = typical_of(of_images(CHECKPOINTS / "nuclei.safetensors"))
     figure, rows = Figure(figsize=(7.5, 7.5)), len(shapes) + 1
     draw_image(figure, 0, rows, image)
     for row, shape in enumerate(shapes, start=1):

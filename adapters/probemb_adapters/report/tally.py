@@ -33,13 +33,13 @@ class Tally(NamedTuple):
         return f"{self.right} of {self.true} found, {self.found - self.right} false"
 
 
-def typical(tallies: Sequence[Tally]) -> int:
-    """Position of the sample with the median F1, of two the lesser; the first where nothing is judged.
+def typical(scores: Sequence[float | None]) -> int:
+    """Position of the sample with the median score, such as F1, of two the lesser; the first where nothing is judged.
 
-    >>> typical([Tally(4, 4, 4), Tally(4, 4, 0), Tally(4, 4, 3)])
-    2
+    >>> typical([1.0, 0.0, None, 0.75])
+    3
     """
-    judged = [(tally.f1, i) for i, tally in enumerate(tallies) if tally.f1 is not None]
+    judged = [(score, i) for i, score in enumerate(scores) if score is not None]
     return sorted(judged)[(len(judged) - 1) // 2][1] if judged else 0
 
 

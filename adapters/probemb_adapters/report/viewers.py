@@ -68,7 +68,7 @@ def image_viewer(section: Section, number: int) -> str:
     """Images as they are, with what was found drawn over them."""
     tallies = [image.tally() for image in section.images]
     keys = [f"image-{number}-{i}" for i in range(len(tallies))]
-    opened, rows = typical(tallies), []
+    opened, rows = typical([tally.f1 for tally in tallies]), []
     for i, (key, image, tally) in enumerate(zip(keys, section.images, tallies, strict=True)):
         legends = _legends(image, tally)
         panels = "".join(
@@ -87,7 +87,7 @@ def image_viewer(section: Section, number: int) -> str:
 
 def _chooser(section: Section, keys: Sequence[str], names: Sequence[str], tallies: Sequence[Tally]) -> str:
     """A button for each, pressed on the typical one, and what was found in all of them."""
-    opened, chips = typical(tallies), []
+    opened, chips = typical([tally.f1 for tally in tallies]), []
     for i, (key, name, tally) in enumerate(zip(keys, names, tallies, strict=True)):
         says = f"{tally.found} found" if tally.true is None else f"{tally.right}/{tally.true}"
         wrong = (
