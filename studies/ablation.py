@@ -50,14 +50,15 @@ from probemb_adapters.experiments.records import (
     IOUS,
     Budget,
     append_line,
+    lines_of,
     load_metric,
-    read_lines,
     save_metric,
 )
 from probemb_adapters.experiments.run import versions
 from probemb_adapters.files import commit_of, replaced_file
 from probemb_adapters.report import Row, Table, table_text, write_table
-from probemb_adapters.training import LAST, start_fabric
+from probemb_adapters.report.differences import Differences, write_differences
+from probemb_adapters.training import start_fabric
 from probemb_lib.metrics import PartNetAP
 from probemb_shapes.demo_data import PROJECT, partnet_folder
 
@@ -220,27 +221,8 @@ def printed_into(path: Path) -> Iterator[None]:
 def train_and_evaluate(run: Run, study: Study, options: Options, folder: Path, fabric: Fabric) -> partnet.Evaluation:
     """From the run's last checkpoint if there is one; a row that differs in the clustering alone trains nothing."""
     settings, _ = ROWS[run.row]
-    chosen = partnet.resolve(
-        partnet.Options(
-            category=run.category,
-            level=study.level,
-            seed=run.seed,
-            generated_shapes=study.shapes,
-            epochs=study.epochs,
-            epoch_shapes=study.epoch_shapes,
-            batch_size=study.batch_size,
-            train_points=study.train_points,
-            points=study.points,
-            width=study.width,
-            learning_rate=study.learning_rate,
-            max_norm=5.0,
-            accelerator=options.accelerator,
-            output=folder,
-            resume=(folder / LAST).exists(),
-            report_shapes=1,
-            **settings,
-        )
-    )
+    given = options.of_shapes(run.category, study.level, run.seed, folder, options.accelerator)
+    chosen = partnet.resolve(replace(given, report_shapes=1, **settings))
     root = partnet_folder(chosen.category, chosen.generated_shapes, fabric)
     if run.row in CLUSTERINGS:
         model = partnet.Model.load(folder_of(replace(run, row=FULL), study, options.output) / "model.safetensors")
@@ -279,19 +261,15 @@ def measure_grouping(run: Run, study: Study, options: Options, threads: int) -> 
 # --- all of them
 
 
-def finished(lines: Iterable[dict[str, str]], study: Study) -> dict[Run, dict[str, str]]:
+def finished(options: Options, study: Study) -> dict[Run, dict[str, str]]:
     """The lines of this study, by run."""
-    asked = {name: str(value) for name, value in study.__dict__.items()}
-    return {
-        Run(line["row"], line["category"], int(line["seed"])): line
-        for line in lines
-        if all(line[name] == value for name, value in asked.items())
-    }
+    lines = lines_of(options.csv, study.__dict__)
+    return {Run(line["row"], line["category"], int(line["seed"])): line for line in lines}
 
 
 def run_all(runs: Sequence[Run], study: Study, options: Options) -> None:
     """What is not in the CSV yet, some at a time; a line is written as soon as a run ends."""
-    done = finished(read_lines(options.csv), study)
+    done = finished(options, study)
     left = [run for run in runs if run not in done]
     with tqdm(total=len(runs), initial=len(runs) - len(left), desc=study.title, unit="run") as bar:
         networks, clusterings = ([run for run in left if (run.row in CLUSTERINGS) == x] for x in (False, True))
@@ -343,9 +321,9 @@ def write_data(study: Study, options: Options) -> None:
 
 def summary(
     rows: Sequence[str], reference: str, paper: dict[str, float], study: Study, options: Options
-) -> tuple[Table, dict[str, tuple[float, ...]]]:
+) -> tuple[Table, Differences]:
     """The table; and for each row but the reference the difference with its interval, in points of mAP."""
-    done = finished(read_lines(options.csv), study)
+    done = finished(options, study)
     complete = {row: complete_seeds(row, done, study, options) for row in [reference, *rows]}
 
     def of_seeds(row: str) -> dict[int, list[float]]:
@@ -371,7 +349,7 @@ def summary(
         if row != reference and (both := [s for s in complete[row] if s in complete[reference]]):
             pair = (load_metrics(r, both, study, options) for r in (row, reference))
             low, middle, high = paired_bootstrap(*pair, resamples=options.resamples)
-            differences[row] = (middle, low, high)
+            differences[row] = (low, middle, high)
             cells[-3:-1] = [middle, f"{low:+.1f} … {high:+.1f}"]
         shown.append(Row(row, cells))
     heads = [
@@ -432,31 +410,6 @@ def load_metrics(row: str, seeds: Sequence[int], study: Study, options: Options)
     }
 
 
-def plot(
-    differences: dict[str, tuple[float, ...]],
-    paper: dict[str, float],
-    reference: str,
-    study: Study,
-    options: Options,
-    path: Path,
-) -> None:
-    """Differences to the reference with their intervals, and the paper's."""
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.45 * len(differences)), layout="constrained")
-    for y, (row, (value, low, high)) in enumerate(reversed(differences.items())):
-        axes.plot([low, high], [y, y], color="tab:blue", lw=2, label="measured, 95 % interval" if y == 0 else None)
-        axes.plot(value, y, "o", color="tab:blue")
-        if ROWS[row][1] in paper:
-            axes.plot(paper[ROWS[row][1]], y, "D", color="tab:orange", label="paper, on PartNet" if y == 0 else None)
-    axes.axvline(0, color="0.6", lw=1)
-    axes.set_yticks(range(len(differences)), list(reversed(differences)))
-    axes.set_xlabel(f"{what_is_measured(options)} @{IOU} less that of {reference}, points")
-    axes.set_title(study.title)
-    axes.legend(loc="best", frameon=False)
-    with replaced_file(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-    plt.close(figure)
-
-
 def plot_families(rows: Sequence[str], done: dict[Run, dict[str, str]], study: Study, path: Path) -> None:
     """Differences to the deterministic reference by category, mean of the seeds, beside the paper's."""
     printed = {line["model"]: line for line in read_paper("ablation_table2.csv")}
@@ -505,7 +458,7 @@ def main() -> None:
     name = f"{options.study}-{study.data}-{study.level}{'-without-classes' if options.without_classes else ''}"
     write_table(table, options.output / f"{name}.csv")
     print(f"runs     {options.csv}\ntable    {options.output / f'{name}.csv'}")
-    done = finished(read_lines(options.csv), study)
+    done = finished(options, study)
     compared = [
         row for row in rows if row != REFERENCE and {*by_seed(row, done, study)} & {*by_seed(REFERENCE, done, study)}
     ]
@@ -513,8 +466,10 @@ def main() -> None:
         plot_families(compared, done, study, options.output / f"{name}-families.png")
         print(f"picture  {options.output / f'{name}-families.png'}")
     if differences:
-        plot(differences, paper, reference, study, options, options.output / f"{name}.png")
-        print(f"picture  {options.output / f'{name}.png'}")
+        of_paper = {row: paper[ROWS[row][1]] for row in differences if ROWS[row][1] in paper}
+        label = f"{what_is_measured(options)} @{IOU} less that of {reference}, points"
+        picture = options.output / f"{name}.png"
+        print(f"picture  {write_differences(differences, of_paper, picture, title=study.title, label=label)}")
 
 
 if __name__ == "__main__":

@@ -21,56 +21,47 @@ import probemb_adapters.passive_threads  # noqa: F401  # before torch is loaded
 # isort: split
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import tyro
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from probemb_adapters.experiments import partnet, scannet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
+from probemb_adapters.experiments.competitor_runs import Options, Run, all_runs, finished, trials_of
 from probemb_adapters.experiments.competitors import (
-    COMPETITORS,
     OURS,
     CompetitorResult,
     evaluate_competitor,
     new_competitor,
     train_competitor,
 )
-from probemb_adapters.experiments.competitors_rooms import ROOMS, evaluate_in_rooms, new_in_rooms, train_in_rooms
+from probemb_adapters.experiments.competitors_rooms import evaluate_in_rooms, new_in_rooms, train_in_rooms
 from probemb_adapters.experiments.paper import read_paper
 from probemb_adapters.experiments.records import (
-    FAMILIES,
     IOU,
     IOUS,
-    Budget,
     append_line,
     load_metric,
     load_scenes,
     peak_memory,
-    read_lines,
     reset_peak_memory,
     save_metric,
 )
 from probemb_adapters.experiments.run import versions
-from probemb_adapters.files import commit_of, replaced_file
+from probemb_adapters.files import commit_of
 from probemb_adapters.report import Row, Table, table_text, write_table
+from probemb_adapters.report.differences import Differences, write_differences
 from probemb_adapters.training import LAST, start_fabric
 from probemb_lib.metrics import PartNetAP, ScanNetAP
 from probemb_shapes.demo_data import PROJECT, partnet_folder, scannet_folder
 
-# Only runs of one budget are compared.
-BUDGET = ("level", "shapes", "epochs", "epoch_shapes", "batch_size", "train_points", "points", "width", "learning_rate")
-OF_ROOMS = ("data", "rooms", "epochs", "batch_size", "width", "learning_rate")
 VALUES = {"families": [f"part mAP {iou}" for iou in IOUS], "rooms": ["AP25", "AP50", "AP"]}
 MAIN = 1  # of the values: what differences are taken of
 # The names of the paper's tables, and ours.
@@ -81,119 +72,6 @@ PAPER_ROOMS = {
     "learnable margin": "LearnableMargin+MinkowskiNet",
     OURS: "Proposed+MinkowskiNet",
 }
-
-
-@dataclass
-class Options(Budget):
-    """Which methods on which data, with which budget."""
-
-    methods: tuple[Literal[tuple(COMPETITORS)], ...] = tuple(COMPETITORS)  # type: ignore[valid-type]
-    """by name"""
-    data: Literal["families", "rooms"] = "families"
-    """generated shapes on PointNet++, or open rooms, objects without classes, on MinkUNet"""
-    categories: tuple[str, ...] = FAMILIES
-    """generated families, a network each"""
-    level: int = 3
-    """of the part hierarchy"""
-    rooms: int = 100
-    """open rooms, each fifth one to evaluate; an epoch passes over the others"""
-    seeds: int = 1
-    """trainings of each method and category"""
-    without_classes: bool = False
-    """evaluate the same networks as if all parts were of one class: how they group, apart from how they name"""
-    trial_epochs: int = 0
-    """before all others, so many epochs of each method's other hyper-parameters on the first category; those with the
-    best validation are taken; 0: the defaults"""
-    # --- machine and output
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """where to compute"""
-    show: bool = False
-    """train nothing, only show what is there"""
-    resamples: int = 300
-    """of shapes or rooms, and seeds, for the intervals"""
-    output: Path = Path("runs/competitors")
-    """folder of the runs, the CSV, the table and the plot"""
-
-    @property
-    def budget(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in (BUDGET if self.data == "families" else OF_ROOMS)}
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """What a network is trained on."""
-        return self.categories if self.data == "families" else ("rooms",)
-
-    @property
-    def study(self) -> str:
-        if self.data == "rooms":
-            return f"{self.rooms}-rooms-{self.epochs}-epochs"
-        return f"level-{self.level}-{self.steps}-steps"
-
-    @property
-    def csv(self) -> Path:
-        return self.output / ("grouping.csv" if self.without_classes else "runs.csv")
-
-    @property
-    def table(self) -> Path:
-        return self.output / f"{self.study}{'-without-classes' if self.without_classes else ''}.csv"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training."""
-
-    method: str
-    category: str
-    seed: int
-    trial: int = 0
-    """0: the defaults, else one of the method's trials"""
-
-    def folder(self, options: Options) -> Path:
-        trial = f"-trial-{self.trial}" if self.trial else ""
-        name = self.method.replace(", ", "-").replace(" ", "-")
-        return options.output / options.study / name / f"{self.category}-{self.seed}{trial}"
-
-    def metric(self, options: Options) -> Path:
-        """What was found in each test shape or room."""
-        return self.folder(options) / ("grouping.npz" if options.without_classes else "shapes.npz")
-
-    def changes(self, options: Options) -> Mapping[str, Any]:
-        """Of the method's arguments."""
-        competitors = COMPETITORS if options.data == "families" else ROOMS
-        return competitors[self.method].trials[self.trial - 1] if self.trial else {}
-
-
-def finished(options: Options) -> dict[Run, dict[str, str]]:
-    """The lines of this budget, by run."""
-    asked = {name: str(value) for name, value in options.budget.items()}
-    return {
-        Run(line["method"], line["category"], int(line["seed"]), int(line.get("trial") or 0)): line
-        for line in read_lines(options.csv)
-        if asked.items() <= line.items()
-    }
-
-
-# --- which trainings
-
-
-def trials_of(method: str, options: Options) -> list[Run]:
-    """The defaults and each trial, on the first category."""
-    competitors = COMPETITORS if options.data == "families" else ROOMS
-    numbers = range(1 + len(competitors[method].trials)) if options.trial_epochs else ()
-    return [Run(method, options.groups[0], 0, number) for number in numbers]
-
-
-def best_trial(method: str, options: Options) -> int:
-    """With the best validation; the defaults where nothing was tried."""
-    lines = finished(replace(options, epochs=options.trial_epochs, without_classes=False))
-    runs = [run for run in trials_of(method, options) if lines.get(run, {}).get("validation")]
-    return max(runs, key=lambda run: float(lines[run]["validation"])).trial if runs else 0
-
-
-def all_runs(methods: Sequence[str], options: Options) -> list[Run]:
-    """Seeds first: a table of all methods with one seed is there as early as can be."""
-    trials = {method: best_trial(method, options) for method in methods}
-    return [Run(m, c, s, trials[m]) for s in range(options.seeds) for m in methods for c in options.groups]
 
 
 # --- one training
@@ -231,25 +109,8 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
 
 def measure_shapes(run: Run, options: Options, folder: Path, trained: list[float], fabric: Fabric) -> CompetitorResult:
     """Train and evaluate on a generated family; when the training was done is appended to ``trained``."""
-    chosen = partnet.resolve(
-        partnet.Options(
-            category=run.category,
-            level=options.level,
-            seed=run.seed,
-            generated_shapes=options.shapes,
-            epochs=options.epochs,
-            epoch_shapes=options.epoch_shapes,
-            batch_size=options.batch_size,
-            train_points=options.train_points,
-            points=options.points,
-            width=options.width,
-            learning_rate=options.learning_rate,
-            max_norm=5.0,
-            accelerator=options.accelerator,
-            output=folder,
-            resume=(folder / LAST).exists(),
-        )
-    )
+    given = options.of_shapes(run.category, options.level, run.seed, folder, options.accelerator)
+    chosen = partnet.resolve(given)
     root = partnet_folder(chosen.category, chosen.generated_shapes, fabric)
     classes = len(partnet.read_classes_of(root, chosen))
     method, network = new_competitor(run.method, classes, chosen, fabric, run.changes(options))
@@ -293,8 +154,6 @@ def value_of(metric: PartNetAP | ScanNetAP, name: str) -> float:
 
 
 # --- what came out
-
-Differences = dict[str, tuple[float, float, float]]
 
 
 def paper_difference(method: str, options: Options) -> float | None:
@@ -355,27 +214,6 @@ def summary(methods: Sequence[str], options: Options) -> tuple[Table, Difference
     return Table(options.study.replace("-", " "), heads, rows, text=text), differences
 
 
-def plot(differences: Differences, options: Options, path: Path) -> None:
-    """Differences to ours with their intervals, and the paper's."""
-    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.4 * len(differences)), layout="constrained")
-    names = list(reversed(differences))
-    for y, name in enumerate(names):
-        low, middle, high = differences[name]
-        axes.barh(y, middle, color="tab:blue", alpha=0.6, label="measured, 95 % interval" if y == 0 else None)
-        axes.plot([low, high], [y, y], color="black", lw=1.5)
-    paper = {y: value for y, name in enumerate(names) if (value := paper_difference(name, options)) is not None}
-    if paper:
-        axes.plot(list(paper.values()), list(paper), "D", color="tab:orange", label="paper, on its own data")
-    axes.axvline(0, color="0.4", lw=1)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel(f"{VALUES[options.data][MAIN]} less that of ours, points")
-    axes.set_title(options.study.replace("-", " "))
-    axes.legend(loc="best", frameon=False)
-    with replaced_file(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-    plt.close(figure)
-
-
 def run_all(runs: Sequence[Run], options: Options) -> None:
     """Those that have no line yet."""
     done = finished(options)
@@ -399,7 +237,13 @@ def main() -> None:
     write_table(table, options.table)
     print(f"runs     {options.csv}\ntable    {options.table}")
     if differences:
-        plot(differences, options, options.table.with_suffix(".png"))
+        write_differences(
+            differences,
+            {m: value for m in differences if (value := paper_difference(m, options)) is not None},
+            options.table.with_suffix(".png"),
+            title=options.study.replace("-", " "),
+            label=f"{VALUES[options.data][MAIN]} less that of ours, points",
+        )
         print(f"picture  {options.table.with_suffix('.png')}")
 
 

@@ -37,9 +37,9 @@ from probemb_adapters.experiments import scannet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap
 from probemb_adapters.experiments.records import (
     append_line,
+    lines_of,
     load_scenes,
     peak_memory,
-    read_lines,
     reset_peak_memory,
     save_metric,
 )
@@ -123,11 +123,9 @@ class Run:
 
 def finished(options: Options) -> dict[Run, dict[str, str]]:
     """The lines of this budget, by run."""
-    asked = {name: "" if value is None else str(value) for name, value in options.budget.items()}
     return {
         Run(line["method"], int(line["trial"]), int(line["seed"])): line
-        for line in read_lines(options.csv)
-        if asked.items() <= line.items()
+        for line in lines_of(options.csv, options.budget)
     }
 
 

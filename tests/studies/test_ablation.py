@@ -131,7 +131,7 @@ def test_a_training_that_diverges_is_told_and_not_repeated(tmp_path: Path, monke
     options = ablation.Options(data="furniture", seeds=1, output=tmp_path, csv=tmp_path / "runs.csv")
     study, one = ablation.Study.of(options), ablation.Run("full", "Furniture", 0)
     ablation.append_line(options.csv, ablation.measure(one, study, options, threads=1))
-    done = ablation.finished(ablation.read_lines(options.csv), study)
+    done = ablation.finished(options, study)
     assert set(done) == {one}
     assert {done[one][name] for name in ablation.NUMBERS} == {""}
     (log,) = tmp_path.glob("*/full/Furniture-0/log.txt")

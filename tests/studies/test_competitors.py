@@ -10,10 +10,11 @@ import competitors
 import pytest
 from paths import PROJECT
 
-from probemb_adapters.experiments import scannet
+from probemb_adapters.experiments import competitor_runs, scannet
 from probemb_adapters.experiments.competitors import COMPETITORS, OURS, Competitor
 from probemb_adapters.experiments.competitors_rooms import ROOMS
 from probemb_adapters.experiments.records import append_line, load_metric, read_lines
+from probemb_adapters.report.differences import write_differences
 from probemb_adapters.training import LAST
 from probemb_shapes.rooms import write_rooms
 
@@ -87,7 +88,7 @@ def test_table(measured: competitors.Options, tmp_path: Path) -> None:
     assert missing.values[6] == pytest.approx(14.6 - 25.5)  # the paper's, of Table at level 3
     assert theirs.values[-1] == pytest.approx(float(lines["PointGroup"]["peak MB"]))
     assert list(differences) == ["PointGroup"]
-    competitors.plot(differences, measured, tmp_path / "differences.png")
+    write_differences(differences, {"PointGroup": 1.0}, tmp_path / "differences.png", title="", label="")
     assert (tmp_path / "differences.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -126,10 +127,10 @@ def test_the_best_trial_is_trained(tmp_path: Path) -> None:
     """The order of the runs, with invented numbers."""
     options = replace(TINY, output=tmp_path, trial_epochs=1, epochs=3, seeds=2)
     short = replace(options, epochs=1)
-    for run in competitors.trials_of(OURS, options):
+    for run in competitor_runs.trials_of(OURS, options):
         value = {0: 10, 1: 20, 2: None}[run.trial]  # the last diverges
         append_line(options.csv, {**short.budget, **run.__dict__, "validation": value})
-    runs = competitors.all_runs([OURS, "SGPN"], options)
+    runs = competitor_runs.all_runs([OURS, "SGPN"], options)
     assert [(run.method, run.seed, run.trial) for run in runs] == [
         (OURS, 0, 1),
         ("SGPN", 0, 0),
@@ -137,7 +138,7 @@ def test_the_best_trial_is_trained(tmp_path: Path) -> None:
         ("SGPN", 1, 0),
     ]
     assert runs[0].changes(options) == COMPETITORS[OURS].trials[0]
-    assert [run.trial for run in competitors.all_runs([OURS], replace(options, trial_epochs=0))] == [0, 0]
+    assert [run.trial for run in competitor_runs.all_runs([OURS], replace(options, trial_epochs=0))] == [0, 0]
 
 
 def test_rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

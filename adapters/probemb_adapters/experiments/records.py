@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from probemb_adapters.experiments import partnet
 from probemb_adapters.files import readable, replaced_file
+from probemb_adapters.training import LAST
 from probemb_lib.metrics import LabelImageAP, PartNetAP, ScanNetAP
 
 FAMILIES = ("Chair", "Lamp", "StorageFurniture", "Table")
@@ -49,6 +51,26 @@ class Budget:
         """Of the optimizer."""
         return self.epochs * (self.epoch_shapes // self.batch_size)
 
+    def of_shapes(self, category: str, level: int, seed: int, folder: Path, accelerator: str) -> partnet.Options:
+        """The training of a category's network in a folder, which goes on where it was interrupted."""
+        return partnet.Options(
+            category=category,
+            level=level,
+            seed=seed,
+            generated_shapes=self.shapes,
+            epochs=self.epochs,
+            epoch_shapes=self.epoch_shapes,
+            batch_size=self.batch_size,
+            train_points=self.train_points,
+            points=self.points,
+            width=self.width,
+            learning_rate=self.learning_rate,
+            max_norm=5.0,
+            accelerator=accelerator,  # type: ignore[arg-type]
+            output=folder,
+            resume=(folder / LAST).exists(),
+        )
+
 
 def read_lines(path: Path) -> list[dict[str, str]]:
     """The lines of a CSV by its heads; none where there is no file yet."""
@@ -56,6 +78,12 @@ def read_lines(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def lines_of(path: Path, budget: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The lines of runs of this budget: only those are compared."""
+    asked = {name: "" if value is None else str(value) for name, value in budget.items()}
+    return [line for line in read_lines(path) if asked.items() <= line.items()]
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
