@@ -341,4 +341,5 @@ def _cloud_mean(x: Tensor, batch: Tensor | None) -> Tensor:
     if batch.shape != x.shape[:1]:
         raise ValueError(f"expected batch ({x.shape[0]},), got {tuple(batch.shape)}")
     _, cloud, count = batch.unique(return_inverse=True, return_counts=True)  # numbers of any integer type, with gaps
-    return (x.new_zeros((len(count), x.shape[1])).index_add(0, cloud, x) / count[:, None]).index_select(0, cloud)
+    mean: Tensor = x.new_zeros((len(count), x.shape[1])).index_add(0, cloud, x) / count[:, None]
+    return mean.index_select(0, cloud)

@@ -756,7 +756,9 @@ def test_means_that_a_tile_was_centred_for() -> None:
     wrong = 0.0
     assert len(cluster_tiles(positions, predict, **options)) > 4
     wrong = 1.0
-    message = r"the tile at \(2.5\): mean: expected absolute coordinates, within 3.5 .* got all 3.625 or farther .*: add"
+    message = (
+        r"the tile at \(2.5\): mean: expected absolute coordinates, within 3.5 .* got all 3.625 or farther .*: add"
+    )
     with pytest.raises(ValueError, match=message):
         cluster_tiles(positions, predict, **options)
 
