@@ -164,7 +164,7 @@ class Head(nn.Module):
                 f"expected floating-point features and positions, got {features.dtype} and {positions.dtype}; voxels "
                 "become positions by positions.float() * voxel_size"
             )
-        if positions.dtype == torch.float32 and positions.device.type == "cpu" and positions.numel():
+        if positions.dtype != torch.float64 and positions.device.type == "cpu" and positions.numel():
             self._check_spacing(positions)
         if self.training and self.hidden and features.shape[0] == 1:
             raise ValueError("expected at least 2 points in training, got 1: batch norm needs a spread; call .eval()")
@@ -177,20 +177,23 @@ class Head(nn.Module):
         return features, at_least_float32(positions)
 
     def _check_spacing(self, positions: Tensor) -> None:
-        """Refuse coordinates whose float32 neighbours are far apart: at a map's 5,000,000 m it is half a metre.
+        """Refuse coordinates whose neighbours of their type are far apart: at 5,000,000 m of a map those of float32 are
+        half a metre apart, and at 5 m those of bfloat16 4 cm.
 
         On a CPU alone, as a GPU would have to be waited for; :func:`~probemb_lib.check_batch` looks at all.
         """
         if torch.compiler.is_compiling() or type(positions) is not Tensor:  # values cannot be asked for
             return
         farthest = positions.detach().abs().max().item()  # NaN and infinity are the network's, and the losses', to say
-        step = coarse_step(torch.finfo(torch.float32).eps, farthest, NEIGHBOURS * self.offset_scale)
+        step = coarse_step(torch.finfo(positions.dtype).eps, farthest, NEIGHBOURS * self.offset_scale)
         if math.isfinite(farthest) and step is not None:
+            kind = str(positions.dtype).removeprefix("torch.")
+            way = "subtract an offset, such as probemb_lib.positions.far_offset, in float64 before the cast"
             raise ValueError(
-                f"expected float32 positions that are finer than 1/64 of offset_scale, {self.offset_scale:g}, got "
-                f"coordinates up to {farthest:g}, where float32 has steps of {step:.2g}: subtract an offset, such as "
-                "probemb_lib.positions.far_offset, in float64 before the cast, or raise offset_scale if it is in "
-                "another unit"
+                f"expected {kind} positions that are finer than 1/64 of offset_scale, {self.offset_scale:g}, got "
+                f"coordinates up to {farthest:g}, where {kind} has steps of {step:.2g}: "
+                f"{way if positions.dtype == torch.float32 else 'keep positions in float32'}, or raise offset_scale if "
+                "it is in another unit"
             )
 
     def _predict(self, features: Tensor, *branches: nn.Sequential) -> list[Tensor]:
@@ -287,7 +290,8 @@ class ProbabilisticHead(Head):
 
         Raises:
             TypeError, ValueError: dtypes or shapes are not these, or training with a single point; or, on a CPU,
-                float32 positions so far from the origin that their steps are coarse against ``offset_scale``.
+                positions in float32 or less so far from the origin that their steps are coarse against
+                ``offset_scale``.
         """
         features, positions = self._check(features, positions)
         centers, uncertainties, logits = self._predict(features, self.centers, self.uncertainties, self.scores)
@@ -336,6 +340,6 @@ def _cloud_mean(x: Tensor, batch: Tensor | None) -> Tensor:
     batch = plain_tensor(batch, "batch")
     if batch.shape != x.shape[:1]:
         raise ValueError(f"expected batch ({x.shape[0]},), got {tuple(batch.shape)}")
-    clouds = int(batch.max()) + 1 if batch.numel() else 0
-    count = torch.bincount(batch, minlength=clouds).clamp_min(1)[:, None]
-    return (x.new_zeros((clouds, x.shape[1])).index_add(0, batch, x) / count).index_select(0, batch)
+    _, cloud, count = batch.unique(return_inverse=True, return_counts=True)  # numbers of any integer type, with gaps
+    mean: Tensor = x.new_zeros((len(count), x.shape[1])).index_add(0, cloud, x) / count[:, None]
+    return mean.index_select(0, cloud)

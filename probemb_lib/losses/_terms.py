@@ -190,6 +190,15 @@ def score_targets(
     return ScoreTargets(logits, target, counted, index, background)
 
 
+def batch_of(output: EmbeddingOutput, batch: Tensor | None) -> Tensor | None:
+    """The cloud of each point: what was given, or else what the output knows, as that of a head for images does.
+
+    Ids are counted anew in each image, so that images taken for one cloud would share instances.
+    """
+    own: Tensor | None = getattr(output, "batch", None)
+    return own if batch is None else batch
+
+
 def targets_and_similarity(
     output: EmbeddingOutput,
     instance: Tensor | InstanceIndex,
@@ -199,7 +208,7 @@ def targets_and_similarity(
     covariance: Covariance,
 ) -> tuple[ScoreTargets, Tensor]:
     """Targets of a batch, and ln κ of the members with their own instance: what a score loss alone begins with."""
-    targets = score_targets(output.logits, instance, semantic, batch, background)
+    targets = score_targets(output.logits, instance, semantic, batch_of(output, batch), background)
     x = expanded(output.embedding.detach())
     return targets, member_similarity(x, targets.instances, covariance)[1]
 

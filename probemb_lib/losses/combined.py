@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from probemb_lib.aggregate import Covariance, InstanceIndex
 from probemb_lib.head import EmbeddingOutput
-from probemb_lib.losses._terms import CloudTerm, instance_terms, mean_over_clouds, score_targets, sum_over_clouds
+from probemb_lib.losses._terms import (
+    CloudTerm,
+    batch_of,
+    instance_terms,
+    mean_over_clouds,
+    score_targets,
+    sum_over_clouds,
+)
 from probemb_lib.losses.bce import bce_of
 from probemb_lib.losses.center_aware import CenterAwareLoss
 from probemb_lib.losses.cross_entropy import ScoreCrossEntropyLoss
@@ -71,7 +78,8 @@ class ProbabilisticEmbeddingLoss(nn.Module):
             output: of a head.
             instance: (N,) ids (≥ 0 an instance, −1 none, −100 ignored), or their index.
             semantic: (N,) classes in [0, L), −100 ignored.
-            batch: (N,) cloud of each point; not needed with an index.
+            batch: (N,) cloud of each point; not needed with an index, nor with the output of a
+                :class:`~probemb_lib.DenseHead`, which knows the image of each pixel.
 
         Returns:
             Scalars: "loss" is the weighted total; "bce", "dice", "score", "entropy" are the terms before weighting
@@ -81,7 +89,7 @@ class ProbabilisticEmbeddingLoss(nn.Module):
         terms = instance_terms(
             output.embedding,
             instance,
-            batch,
+            batch_of(output, batch),
             self.covariance,
             with_outside=self.bce_weight != 0,
             per_instance=self.per_instance_dice,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from probemb_lib.aggregate import InstanceIndex
 from probemb_lib.head import EmbeddingOutput
 from probemb_lib.labels import NO_INSTANCE
-from probemb_lib.losses._terms import ScoreTargets, score_targets
+from probemb_lib.losses._terms import ScoreTargets, batch_of, score_targets
 
 
 def score_cross_entropy(
@@ -32,7 +32,7 @@ def score_cross_entropy(
     >>> score_cross_entropy(HeadOutput(x, torch.zeros(1, 4)), torch.tensor([0]), torch.tensor([3]))  # ¼ ln 4
     tensor(0.3466)
     """
-    targets = score_targets(output.logits, instance, semantic, batch, background)
+    targets = score_targets(output.logits, instance, semantic, batch_of(output, batch), background)
     return targets.average(score_cross_entropy_of(targets))
 
 

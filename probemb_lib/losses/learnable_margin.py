@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from probemb_lib.aggregate import InstanceIndex, as_index, member_instance
 from probemb_lib.gaussian import GaussianEmbedding, check_embedding
 from probemb_lib.head import EmbeddingOutput
-from probemb_lib.losses._terms import CloudTerm, ScoreTargets, mean_over_clouds, score_targets, sum_over_clouds
+from probemb_lib.losses._terms import (
+    CloudTerm,
+    ScoreTargets,
+    batch_of,
+    mean_over_clouds,
+    score_targets,
+    sum_over_clouds,
+)
 from probemb_lib.margin.head import LOG_STD_RATE
 from probemb_lib.margin.lovasz import lovasz_hinge
 from probemb_lib.segments import expand_segments, gather_points, segment_sum
@@ -71,7 +78,7 @@ def learnable_margin(
     {'loss': 0.0, 'instance': 0.0, 'variance': 0.0, 'seed': 0.0}
     """
     x = check_embedding(output.embedding)
-    index = as_index(instance, batch, x.mean)
+    index = as_index(instance, batch_of(output, batch), x.mean)
     segment = member_instance(index)
     votes = x.mean if positions is None else _padded(positions, x.mean)
     members = gather_points(torch.cat([votes, x.log_std], dim=1).T, index.member)  # (2 D or D + 1, M)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning import Trainer
 from paths import PACKAGES
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -72,6 +73,10 @@ def test_hub_round_trip(tmp_path: Path) -> None:
     assert (again.head.offset_scale, again.threshold, again.min_points) == (0.5, 0.6, 4)
     with pytest.raises(RuntimeError, match="offset_scale"):
         PointNet2Segmentor.from_pretrained(tmp_path, offset_scale=1.0)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({f"model.{name}": weight for name, weight in weights.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match="Missing key"):  # the mixin alone would leave them random
+        PointNet2Segmentor.from_pretrained(tmp_path)
 
 
 def test_criterion_of_spatial_embeddings() -> None:

@@ -715,6 +715,8 @@ def test_bad_network_arguments() -> None:
         PointNet2()(x, torch.rand(2, 8, 3))
     with pytest.raises(ValueError, match=r"expected shape \(2, 8, 3\), got \(2, 8, 4\)"):
         PointNet2(3)(x, torch.rand(2, 8, 4))
+    with pytest.raises(TypeError, match=r"parameters in float32 or float64, got torch\.bfloat16: for mixed precision"):
+        PointNet2(width=0.125).bfloat16()(torch.rand(1, 8, 3))
     with pytest.raises(TypeError, match="divide by 255"):
         PointNet2(3)(x, torch.zeros(2, 8, 3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="more than 1 value per channel"):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from probemb_lib import (
+    CenterAwareLoss,
     DenseHead,
     DenseOutput,
     DeterministicHead,
@@ -22,6 +23,7 @@ from probemb_lib import (
     LearnableMarginLoss,
     ProbabilisticEmbeddingLoss,
     ProbabilisticHead,
+    SeedMSELoss,
     cluster_tiles,
     dense_targets,
     greedy_cluster,
@@ -392,6 +394,19 @@ STACK = torch.zeros(2, 2, 3, dtype=torch.bool)
 def test_target_errors(labels, shape, semantic, error, message) -> None:
     with pytest.raises(error, match=re.escape(message)):
         dense_targets(labels, shape, semantic=semantic)
+
+
+@pytest.mark.parametrize("kind", [ProbabilisticEmbeddingLoss, CenterAwareLoss, SeedMSELoss, LearnableMarginLoss])
+def test_losses_keep_images_apart_by_themselves(kind) -> None:
+    """Label images count anew in each: without the images, objects of the same number would be one."""
+    output = DenseHead.probabilistic(4, num_classes=2, offset_scale=3.0, hidden=())(torch.randn(2, 4, 6, 6))
+    instance, semantic = dense_targets(disks((6, 6), [(1, 1), (4, 4)], 1.5).expand(2, -1, -1), output.shape)
+    by_itself, told, together = (
+        value["loss"] if isinstance(value, dict) else value
+        for value in (kind()(output, instance, semantic, b) for b in (None, output.batch, 0 * output.batch))
+    )
+    assert by_itself == told
+    assert by_itself != together
 
 
 # --- results

@@ -206,6 +206,9 @@ def test_one_sigma_a_cloud(batch: list[int], anisotropic: bool) -> None:
     got = tied(features, positions, torch.tensor(batch)).embedding
     np.testing.assert_allclose(got.log_std.detach().numpy(), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(got.mean, free(features, positions).embedding.mean, rtol=0, atol=0)
+    for number in (torch.tensor(batch, dtype=torch.uint8), torch.tensor(batch) * 2**40):
+        again = tied(features, positions, number).embedding.log_std
+        torch.testing.assert_close(again, got.log_std, rtol=0, atol=0)
     alone = tied(features, positions).embedding.log_std.detach().numpy()
     np.testing.assert_allclose(alone, np.broadcast_to(each.mean(0), each.shape), rtol=1e-12, atol=1e-12)
 
@@ -365,6 +368,7 @@ def test_one_point(name: str) -> None:
 def test_autocast_gives_float32(name: str) -> None:
     head = make(name).float()
     features, positions = (t.float() for t in data(dim=positions_of(name)))
+    positions = positions / 4  # whose bfloat16 is fine enough
     expected = head.eval()(features, positions)
     for given_positions in (positions, positions.bfloat16()):
         with torch.autocast("cpu", torch.bfloat16):
@@ -502,6 +506,9 @@ def test_coarse_positions_are_refused(kind: Any) -> None:
         kind(16, 5)(features, positions + 5e6)
     kind(16, 5, offset_scale=100.0)(features, positions + 5e6)
     kind(16, 5)(features, positions + 1e4)
+    with pytest.raises(ValueError, match=r"where bfloat16 has steps of 0\.\d+: keep positions in float32, or raise"):
+        kind(16, 5)(features, (positions + 4).bfloat16())
+    kind(16, 5)(features, (positions + 4).half())
     positions[3] = math.nan  # for others to say
     kind(16, 5)(features, positions)
 

@@ -130,7 +130,13 @@ def instances_of(
         background: a column that is no class.
         score: by number; None: the mean probability of the class over the members.
         min_points: drop instances with fewer points.
+
+    Raises:
+        ValueError: probabilities are not finite: groupings compare, and find little or nothing where all is NaN.
     """
+    if not bool(probabilities.isfinite().all()):
+        point = int((~probabilities.isfinite()).any(1).nonzero()[0])
+        raise ValueError(f"expected finite probabilities, got {probabilities[point].tolist()} at point {point}")
     batch = cloud_numbers(label, batch)
     member = (label >= 0).nonzero().squeeze(1)
     numbers, row, count = label[member].unique(return_inverse=True, return_counts=True)

@@ -7,6 +7,7 @@ the scales of the head. For a network of your own derive from ``PyTorchModelHubM
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -62,6 +63,12 @@ class PointNet2Segmentor(
             128, num_classes, offset_scale=offset_scale, initial_std=initial_std, hidden=tuple(hidden)
         )
         self.threshold, self.min_points, self.refine = threshold, min_points, refine
+
+    @classmethod
+    def _from_pretrained(cls, *, strict: bool = True, **others: Any) -> PointNet2Segmentor:
+        """The mixin's, where a weight that the file lacks is an error: by default it would stay random."""
+        model: PointNet2Segmentor = super()._from_pretrained(strict=strict, **others)
+        return model
 
     def forward(self, positions: Tensor, features: Tensor | None = None) -> HeadOutput:
         """Clouds (B, N, 3) and features (B, N, C) → the packed output of B · N points."""

@@ -82,7 +82,7 @@ class PointNet2(nn.Module):
         """Features (B, N, out_channels) from positions (B, N, 3) and features (B, N, in_channels).
 
         Raises:
-            TypeError: positions or features are not floating point.
+            TypeError: positions or features are not floating point, or the parameters are of half precision.
             ValueError: positions are not (B, N, 3), empty or not finite; features missing, unasked for
                 or of another shape; training on a single point (batch norm needs two).
         """
@@ -108,6 +108,11 @@ class PointNet2(nn.Module):
         return out
 
     def _check_features(self, features: Tensor | None, positions: Tensor) -> None:
+        if self.sa1.weight.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"expected parameters in float32 or float64, got {self.sa1.weight.dtype}: for mixed precision keep "
+                "them in float32, under torch.autocast"
+            )
         expected = (*positions.shape[:2], self.in_channels)
         if features is None:
             if self.in_channels > 0:

@@ -190,6 +190,16 @@ def test_no_points_no_instances_and_one(name: str) -> None:
     assert all(bool(p.grad.isfinite().all()) for p in method.head.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("name", all_names())
+def test_a_diverged_network_is_no_empty_result(name: str) -> None:
+    """Comparisons are false of NaN: most groupings would find nothing, and a table would show 0 %."""
+    method = made(name)
+    x, pos, *_, batch = problem()
+    x[3] = torch.nan
+    with pytest.raises(ValueError, match=r"expected finite (probabilities|mean).*, got \[nan, .* at point 3"):
+        method.group(method.head(x, pos, batch), batch)
+
+
 @pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_every_parameter_learns_and_the_loss_falls(name: str) -> None:
     method = made(name)
