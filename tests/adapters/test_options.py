@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from paths import PROJECT
 
 from probemb_adapters.experiments import partnet
 from probemb_adapters.training.checkpoint import load_checkpoint
 from probemb_adapters.training.options import RunOptions, TrainingSettings, chosen, with_defaults
+from probemb_lib import GaussianEmbedding, greedy_cluster
 
 
 @dataclass(frozen=True)
