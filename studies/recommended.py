@@ -1,11 +1,11 @@
-"""The recommended options together against the paper's: plants, nuclei and rooms (families: studies/ablation.py).
+"""The recommended options together against the paper's, on plants, chairs, real furniture, nuclei and rooms.
 
 Plants without classes are found by networks that are trained both ways, on the same data in the same order for as many
-steps; nuclei and rooms by the networks of the project. All are grouped as in the paper and as recommended; what a way
-depends on is fitted on validation. Lines are appended to one CSV as they come; interrupted, the same command goes on,
-in the middle of a training too:
+steps; the others by the networks of the project (trainings on families: studies/ablation.py). All are grouped as in the
+paper and as recommended; what a way depends on is fitted on validation. Lines are appended to one CSV as they come;
+interrupted, the same command goes on, in the middle of a training too:
 
-    python studies/recommended.py                         six trainings of a minute or two, then nuclei and rooms
+    python studies/recommended.py                         six trainings of a minute or two, and what is there
     python studies/recommended.py --data nuclei rooms
     python studies/recommended.py --show                  only the table of what is there
 """
@@ -20,6 +20,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -57,10 +58,11 @@ from probemb_lib import GaussianEmbedding, Instances, greedy_cluster
 from probemb_lib.clustering import best_of
 from probemb_lib.clustering.fit import DEFAULT_GRID
 from probemb_lib.metrics import LabelImageAP, PartNetAP, ScanNetAP, match_label_images
-from probemb_shapes.demo_data import PROJECT, scannet_folder
+from probemb_shapes.demo_data import PROJECT, partnet_folder, scannet_folder
 from probemb_shapes.plants import write_plants
 
-KINDS = ("plants", "nuclei", "rooms")
+CHECKPOINTS = {"chairs": "chair", "furniture": "furniture", "nuclei": "nuclei", "rooms": "rooms"}
+KINDS = ("plants", *CHECKPOINTS)
 PAPER, RECOMMENDED, SHIPPED = "as in the paper", "recommended", "checkpoint"
 WAYS = ("as in the paper", "refined", "and of a smallest size", "and of a least score")  # each with those before it
 SHARES = (0.0, 0.1, 0.2, 0.5)  # smallest sizes to choose from, of the size that 2 % of the true instances are below
@@ -75,7 +77,7 @@ class Options:
     """What to measure."""
 
     data: tuple[str, ...] = KINDS
-    """of plants, nuclei, rooms"""
+    """of plants, chairs, furniture, nuclei, rooms"""
     seeds: int = 3
     """trainings of both kinds on plants"""
     steps: int = 150
@@ -216,8 +218,25 @@ def plants(training: str, seed: int, options: Options, fabric: Fabric) -> Subjec
     return Subject(samples("val"), samples("test"), model.background, ap, ranked=True)
 
 
-def nuclei(fabric: Fabric) -> Subject:
-    model = ImageModel.load(PROJECT / "checkpoints" / "nuclei.safetensors").to(fabric.device)
+def parts(file: Path, fabric: Fabric) -> Subject:
+    """Of chairs or of real furniture."""
+    model = partnet.Model.load(file)
+    options = model.options(points=2_048 if model.settings.category == "Chair" else 10_000)
+    root = partnet_folder(options.category, options.generated_shapes, fabric)
+
+    def samples(side: str) -> list[Sample]:
+        split = partnet.Split(root, options, side, fabric)
+        pairs = zip(tqdm(split.shapes, desc=side, unit="shape"), split.targets, strict=True)
+        return [Sample(model.predict(shape, fabric), t.gt_instance, t, shape.anno_id) for shape, t in pairs]
+
+    def ap(found: Sequence[Instances], samples: Sequence[Sample]) -> PartNetAP:
+        return partnet.score(found, [s.target for s in samples], len(model.classes), model.first_class, fabric)
+
+    return Subject(samples("val"), samples("test"), model.background, ap, ranked=True)
+
+
+def nuclei(file: Path, fabric: Fabric) -> Subject:
+    model = ImageModel.load(file).to(fabric.device)
     data = PROJECT / "data" / "nuclei" / "nuclei.npz"
     sides, field = read_sides(read_nuclei(data), data), read_split(data.with_name("split.csv"), "field")
 
@@ -233,8 +252,8 @@ def nuclei(fabric: Fabric) -> Subject:
     return Subject(samples("val"), samples("test"), 0, matches, ranked=False)
 
 
-def rooms(options: Options, fabric: Fabric) -> Subject:
-    model = scannet.Model.load(PROJECT / "checkpoints" / "rooms.safetensors")
+def rooms(file: Path, options: Options, fabric: Fabric) -> Subject:
+    model = scannet.Model.load(file)
     own = scannet.resolve(scannet.Options(rooms=options.rooms))
     root, ids = scannet_folder(options.rooms, fabric), torch.tensor(model.class_ids)
 
@@ -287,14 +306,12 @@ def networks(options: Options) -> list[Network]:
 def measure(network: Network, options: Options) -> None:
     """Append a line for each way to group."""
     fabric = start_fabric(accelerator="cpu", devices=1, precision="32-true", log_dir=None)
-    if network.kind == "nuclei":
-        subject = nuclei(fabric)
+    if network.kind == "plants":
+        subject = plants(network.training, network.seed, options, fabric)
     else:
-        subject = (
-            rooms(options, fabric)
-            if network.kind == "rooms"
-            else plants(network.training, network.seed, options, fabric)
-        )
+        file = PROJECT / "checkpoints" / f"{CHECKPOINTS[network.kind]}.safetensors"
+        of = {"nuclei": nuclei, "rooms": partial(rooms, options=options)}
+        subject = of.get(network.kind, parts)(file, fabric=fabric)
     for level, way in enumerate(fit(subject)):
         if level < len(network.lines(options)):
             continue
@@ -328,7 +345,7 @@ def measure(network: Network, options: Options) -> None:
 
 def table(options: Options) -> Table:
     """Means over the seeds, and what is gained over the paper's ways, with intervals over samples and seeds."""
-    load = {"plants": load_metric, "nuclei": load_images, "rooms": load_scenes}
+    load = {"nuclei": load_images, "rooms": load_scenes}
     rows = []
     for kind in options.data:
         own = [network for network in networks(options) if network.kind == kind]
@@ -340,7 +357,7 @@ def table(options: Options) -> Table:
             metrics: list[dict[tuple[str, int], Metric]] = [{}, {}]
             for network in there:
                 for metric, path, read in zip(
-                    metrics, network.files(level, options), (load[kind], load_images), strict=True
+                    metrics, network.files(level, options), (load.get(kind, load_metric), load_images), strict=True
                 ):
                     metric[kind, network.seed] = read(path)
             first = first or metrics

@@ -84,7 +84,7 @@ class Model:
         """What :func:`~probemb_lib.greedy_cluster` is told beside the threshold and the smallest instance."""
         return {"background": self.background, "refine": self.settings.refine}
 
-    def fitted(self, threshold: float, min_points: int, shown_score: float = 0.0) -> Model:
+    def fitted(self, threshold: float, min_points: int, shown_score: float | None = None) -> Model:
         """The same network with what was fitted on validation."""
         made = replace(self.settings, threshold=threshold, min_points=min_points, shown_score=shown_score)
         return replace(self, settings=made)
@@ -121,7 +121,8 @@ class Model:
 
     def shown(self, found: Instances) -> Instances:
         """Those of :meth:`cluster` that predictions and pictures show; average precision ranks the others as well."""
-        return found.keep(found.score >= self.settings.shown_score)
+        score = self.settings.shown_score
+        return found if score is None else found.keep(found.score >= score)
 
     def class_numbers(self, found: Instances) -> Tensor:
         """(K,) classes as the files number them; 0 for all where the model knows none."""

@@ -70,8 +70,8 @@ class Settings(TrainingSettings):
     """fitted on validation, as is the next"""
     min_points: int = 1
     """smaller instances are dropped"""
-    shown_score: float = 0.0
-    """instances of a lower score are found, but not shown; fitted on validation, too"""
+    shown_score: float | None = None
+    """instances of a lower score are found, but not shown; fitted on validation, too. None: all are shown"""
 
 
 @dataclass(frozen=True)

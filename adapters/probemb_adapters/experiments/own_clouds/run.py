@@ -88,7 +88,7 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     text = (
         f"Trained on {len(data)} clouds for {options.steps} steps on {fabric.device.type}; threshold "
         f"{fit.threshold:g}, smallest instance, {model.settings.min_points} points, and least score to show, "
-        f"{model.settings.shown_score:.2g}, fitted on {len(split['val'])} others."
+        f"{chosen(model.settings.shown_score):.2g}, fitted on {len(split['val'])} others."
     )
     printed = write_evaluation(model, evaluate_model(model, test, fabric, fit), options, text, history)
     return f"{printed}\nmodel    {options.output / FILE}"

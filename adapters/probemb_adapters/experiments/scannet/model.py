@@ -103,7 +103,7 @@ class Model:
             raise ValueError("expected a model whose clustering was fitted, got one without its parameter")
         return self.settings.setting
 
-    def with_setting(self, setting: float, shown_score: float = 0.0) -> Model:
+    def with_setting(self, setting: float, shown_score: float | None = None) -> Model:
         """The same network with what was fitted, to be saved or used."""
         return replace(self, settings=replace(self.settings, setting=setting, shown_score=shown_score))
 
@@ -144,7 +144,8 @@ class Model:
 
     def shown(self, found: Instances) -> Instances:
         """Those of :meth:`cluster` that predictions and pictures show; average precision ranks the others as well."""
-        return found.keep(found.score >= self.settings.shown_score)
+        score = self.settings.shown_score
+        return found if score is None else found.keep(found.score >= score)
 
 
 GRIDS: dict[Method, tuple[float, ...]] = {

@@ -83,8 +83,8 @@ class Settings(SharedSettings):
     """head, loss and clustering"""
     setting: float | None = None
     """of the clustering, picked on held-out scenes: the threshold, or the lowest value of a seed"""
-    shown_score: float = 0.0
-    """objects of a lower score are found, but not shown; picked on held-out scenes, too"""
+    shown_score: float | None = None
+    """objects of a lower score are found, but not shown; picked on held-out scenes, too. None: all are shown"""
 
 
 @dataclass(frozen=True)
