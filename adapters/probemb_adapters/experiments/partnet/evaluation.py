@@ -124,7 +124,7 @@ def fit_and_test(
     if threshold is None:
         raise ValueError(f"{name}: expected a threshold, or a validation split to fit one on, got neither")
     tested = outputs(test, "test")
-    found = [model.cluster(*output, threshold) for output in tested]
+    found = [model.cluster(*output, threshold).to("cpu") for output in tested]
     return Tested(threshold, fit, tested, found, measure(found, test.targets))
 
 
@@ -151,8 +151,8 @@ def evaluate_model(
             pos=shape.pos,
             truth=shape.instance,
             found=instances,
-            log_std=embedding.log_std,
-            mean=embedding.mean,
+            log_std=embedding.log_std.cpu(),
+            mean=embedding.mean.cpu(),
             truth_classes=target.gt_classes + first,
         )
         for shape, target, instances, (embedding, _) in zip(test.shapes, test.targets, found, tested, strict=True)
