@@ -43,6 +43,8 @@ def main() -> None:
         sys.exit("benchmarks/gpu.py needs an NVIDIA GPU, but torch.cuda.is_available() is false: nothing was measured")
     if device.type != "cuda" and not options.tiny:
         sys.exit(f"expected --device cuda, or --tiny with it, got {device}: nothing was measured")
+    if device.index is not None:
+        torch.cuda.set_device(device)  # events, streams and memory are asked for without naming it
 
     start = time.perf_counter()
     head = {"device": device_name(device), "clock_hz": highest_clock(device), **header()}

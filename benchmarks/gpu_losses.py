@@ -20,6 +20,7 @@ from probemb_lib import (
 )
 from probemb_lib import similarity_sums as module
 from probemb_lib.similarity_sums import similarity_sums
+from probemb_lib.twins import run_on
 
 SPECIAL_FUNCTIONS_A_PAIR = 4  # in three dimensions: three reciprocal roots and one exponential
 
@@ -138,7 +139,7 @@ def objective(p: Problem) -> dict[str, Peer]:
         "LogDiceLoss": forward_and_backward(inputs, lambda: dice(GaussianEmbedding(mean, log_std), p.index)),
         "index_instances": lambda: index_instances(p.labels, p.batch),
     }
-    if p.device.type == "cuda":
+    if p.device.type == "cuda" and run_on(p.device):  # plain torch reads sizes back
         found["whole objective, CUDA graph"] = captured(forward_and_backward(inputs, total))
     return found
 

@@ -36,7 +36,7 @@ def plain_loop(
 ) -> Tensor:
     """Eq. 11 as one writes it down: each seed against all points, or those of its class."""
     variance, std = torch.exp(2 * embedding.log_std), embedding.log_std.exp()
-    label, score, count = torch.full(score.shape, -1), score.clone(), 0
+    label, score, count = torch.full_like(score, -1, dtype=torch.int64), score.clone(), 0
     while (top := score.max(0)).values > -torch.inf:
         v = variance + variance[top.indices]
         distance = ((embedding.mean - embedding.mean[top.indices]) ** 2 / (4 * v)).sum(1)

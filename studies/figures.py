@@ -61,12 +61,13 @@ def results(path: Path, options: Options, fabric: Fabric) -> tuple[list[ShapeRes
     for i in tqdm(options.shapes, desc=path.stem, unit="shape"):
         data = test[i]
         embedding, probabilities = model.predict(data, fabric)
-        found = greedy_cluster(embedding, probabilities, threshold=model.threshold, background=None)
+        found = greedy_cluster(embedding, probabilities, threshold=model.threshold, background=None).to("cpu")
+        embedding = embedding.to("cpu")
         classes = evaluation_targets(data).gt_classes
         shapes.append(
             ShapeResult(data.anno_id, data.pos, data.instance, found, embedding.log_std, embedding.mean, None, classes)
         )
-        scores.append(probabilities)
+        scores.append(probabilities.cpu())
     return shapes, scores
 
 

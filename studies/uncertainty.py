@@ -88,6 +88,7 @@ def measure(model: partnet.Model, options: Options, fabric: Fabric) -> list[Poin
         # Every point is clustered: what is asked is how points are grouped, not which are background.
         foreground = probabilities if model.background is None else probabilities[:, 1:]
         found = greedy_cluster(embedding, foreground, threshold=model.threshold, background=None, refine=options.refine)
+        embedding, found = embedding.to("cpu"), found.to("cpu")
         part, label = data.instance, found.label
         rows = (part >= 0).nonzero().squeeze(1)
         of_found = match_instances(part, label)  # (K,) the true part, −1 none

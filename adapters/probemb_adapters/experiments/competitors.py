@@ -8,6 +8,7 @@ What a method's grouping depends on is picked on validation, from a small grid a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from itertools import product
 from types import MappingProxyType
@@ -240,7 +241,7 @@ def evaluate_competitor(
     network.to(fabric.device).eval()
 
     def outputs(split: Split) -> list[Any]:
-        return [network(shape.to(fabric.device)) for shape in split.shapes]
+        return [network(copy(shape).to(fabric.device)) for shape in split.shapes]
 
     def measure(of: Sequence[Any], split: Split) -> PartNetAP:
         found = [method.group(output).to("cpu") for output in of]

@@ -133,7 +133,7 @@ def fit_and_test(
     if threshold is None:
         raise ValueError(f"{name}: expected a threshold, or a validation split to fit one on, got neither")
     tested = outputs(test, "test")
-    found = [model.cluster(*output, threshold) for output in tested]
+    found = [model.cluster(*output, threshold).to("cpu") for output in tested]
     return Tested(threshold, shown_score, fit, tested, found, measure(found, test.targets))
 
 
@@ -179,8 +179,8 @@ def _shape_results(
             pos=shape.pos,
             truth=shape.instance,
             found=instances,
-            log_std=embedding.log_std,
-            mean=embedding.mean,
+            log_std=embedding.log_std.cpu(),
+            mean=embedding.mean.cpu(),
             truth_classes=target.gt_classes + model.first_class,
         )
         for shape, target, instances, (embedding, _) in zip(split.shapes, split.targets, found, outputs, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,7 +137,7 @@ class Model:
         Computed where ``fabric`` says; by default where the network is.
         """
         device = next(self.network.parameters()).device if fabric is None else fabric.device
-        output = self.network.to(device).eval()(data.to(device))
+        output = self.network.to(device).eval()(copy(data).to(device))  # which moves a Data in place
         return output.embedding, output.probabilities[:, 1:] if self.background is None else output.probabilities
 
     def cluster(self, embedding: GaussianEmbedding, probabilities: Tensor, threshold: float | None = None) -> Instances:

@@ -30,8 +30,8 @@ def run_prediction(options: Options, fabric: Fabric) -> str:
         # As many points as in training; the others take what their nearest neighbour has.
         order = draw_order(len(pos), options.points, options.seed)
         embedding, probabilities = model.predict(Data(pos=torch.from_numpy(pos[order])), fabric)
-        found = model.shown(model.cluster(embedding, probabilities, options.threshold))
-        embedding, found = at_all_points(pos, order, embedding, found)
+        found = model.shown(model.cluster(embedding, probabilities, options.threshold)).to("cpu")
+        embedding, found = at_all_points(pos, order, embedding.to("cpu"), found)
         colors = (255 * instance_colors(len(found))).astype("uint8")
         write_instances(options.output / cloud.name, cloud, found, embedding, colors)
         rgb = None if cloud.rgb is None else torch.from_numpy(cloud.rgb)

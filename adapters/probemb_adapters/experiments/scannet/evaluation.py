@@ -84,7 +84,7 @@ def evaluate_model(
     def scenes() -> Iterator[Any]:
         for i, scene in enumerate(map(model.labelled, shares(data, fabric, f"{name}, {options.split}"))):
             embedding, probabilities = model.predict(scene, fabric)
-            found = model.cluster((embedding, probabilities))
+            found, embedding = model.cluster((embedding, probabilities)).to("cpu"), embedding.to("cpu")
             if "instance" in scene:
                 add_scene(metric, found, evaluation_target(scene))
             if i % every == 0:

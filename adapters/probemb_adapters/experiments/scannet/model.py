@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -126,7 +127,7 @@ class Model:
         Where outer points of objects have a column of their own, the background has 1 where it is likelier than all
         else together, and 0 elsewhere: so clusterings leave out these points alone.
         """
-        output = self.network.to(fabric.device).eval()(data.to(fabric.device))
+        output = self.network.to(fabric.device).eval()(copy(data).to(fabric.device))  # which moves a Data in place
         probabilities = output.probabilities
         if probabilities.shape[1] > self.network.num_classes:
             probabilities = probabilities[:, : self.network.num_classes].clone()

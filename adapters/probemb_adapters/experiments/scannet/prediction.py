@@ -25,7 +25,8 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
     extent = (data.pos.amax(0) - data.pos.amin(0))[:2].max()
     if extent <= options.tile_size + 2 * options.tile_overlap or model.method != "probabilistic":
         embedding, probabilities = model.predict(data, fabric)
-        return model.shown(model.cluster((embedding, probabilities))), embedding
+        found = model.shown(model.cluster((embedding, probabilities)))
+        return found.to("cpu"), embedding.to("cpu")
     seen = GaussianEmbedding(torch.zeros_like(data.pos), torch.zeros_like(data.pos))
 
     def predict(rows: Tensor) -> tuple[GaussianEmbedding, Tensor]:
