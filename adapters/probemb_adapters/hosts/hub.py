@@ -65,10 +65,9 @@ class PointNet2Segmentor(
         self.threshold, self.min_points, self.refine = threshold, min_points, refine
 
     @classmethod
-    def _from_pretrained(cls, *, strict: bool = True, **others: Any) -> PointNet2Segmentor:
-        """The mixin's, where a weight that the file lacks is an error: by default it would stay random."""
-        model: PointNet2Segmentor = super()._from_pretrained(strict=strict, **others)
-        return model
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        """The mixin's, but strict: by default weights that the file lacks would stay random."""
+        return super()._load_as_safetensor(model, model_file, map_location, True)
 
     def forward(self, positions: Tensor, features: Tensor | None = None) -> HeadOutput:
         """Clouds (B, N, 3) and features (B, N, C) → the packed output of B · N points."""
