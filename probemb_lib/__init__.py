@@ -7,15 +7,9 @@ from probemb_lib import convert, functional, labels, metrics
 from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
 from probemb_lib.checks import Finding, check_batch
 from probemb_lib.clustering import ThresholdFit, cluster_tiles, fit_threshold, greedy_cluster, refine_instances
-from probemb_lib.dense import (
-    DenseHead,
-    DenseOutput,
-    dense_targets,
-    label_image,
-    object_csv,
-    object_table,
-    window_predictor,
-)
+from probemb_lib.dense import DenseHead, DenseOutput, window_predictor
+from probemb_lib.dense_labels import dense_targets
+from probemb_lib.dense_objects import label_image, object_csv, object_table
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.head import DeterministicHead, HeadOutput, ProbabilisticHead
 from probemb_lib.instances import Instances

@@ -41,10 +41,10 @@ from probemb_adapters.experiments.own_clouds import options as plant_options
 from probemb_adapters.experiments.own_clouds import training as plant_training
 from probemb_adapters.experiments.records import (
     append_line,
+    lines_of,
     load_images,
     load_metric,
     load_scenes,
-    read_lines,
     save_metric,
 )
 from probemb_adapters.experiments.run import versions
@@ -290,8 +290,7 @@ class Network(NamedTuple):
         return [options.output / f"{name}-{what}.npz" for what in ("ap", "shown")]
 
     def lines(self, options: Options) -> list[dict[str, str]]:
-        asked = self.budget(options).items()
-        return [line for line in read_lines(options.output / "runs.csv") if asked <= line.items()]
+        return lines_of(options.output / "runs.csv", self.budget(options))
 
 
 def networks(options: Options) -> list[Network]:

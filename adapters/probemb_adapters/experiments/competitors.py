@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 from tqdm import tqdm
 
 from probemb_adapters.baselines import (
@@ -35,7 +35,7 @@ from probemb_adapters.baselines import (
 )
 from probemb_adapters.experiments.partnet import Options, Settings, Split, score, score_grouping
 from probemb_adapters.experiments.partnet.model import THRESHOLDS
-from probemb_adapters.experiments.run import train_network
+from probemb_adapters.experiments.run import losses_of, train_network
 from probemb_adapters.networks.pointnet2 import PointNet2, local_covariance
 from probemb_lib.clustering import best_of
 from probemb_lib.metrics import PartNetAP, ScanNetAP
@@ -174,15 +174,11 @@ def train_competitor(
     fabric: Fabric,
 ) -> list[dict[str, float]]:
     """Train in place, on from the last checkpoint where the options ask to; the mean of each term in each epoch."""
-
-    def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return method.loss(network(batch), batch.instance, batch.semantic, batch.batch)
-
     settings = {"method": name, **Settings.of(options).stored()}
     history = train_network(
         network,
         data,
-        losses,
+        losses_of(method.loss),
         options,
         fabric,
         settings=settings,

@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from probemb_adapters.baselines import (
     LearnableMargin,
@@ -34,7 +34,7 @@ from probemb_adapters.experiments.competitors import (
     CompetitorResult,
     pick_settings,
 )
-from probemb_adapters.experiments.run import merged, train_network
+from probemb_adapters.experiments.run import losses_of, merged, train_network
 from probemb_adapters.experiments.scannet import Options, Settings
 from probemb_adapters.experiments.scannet.data import OBJECT, shares, without_classes
 from probemb_adapters.experiments.scannet.model import BACKBONES, GRIDS
@@ -128,12 +128,8 @@ def train_in_rooms(
     name: str, method: AnyMethod, network: RoomNetwork, data: Dataset[Data], options: Options, fabric: Fabric
 ) -> list[dict[str, float]]:
     """Train in place, on from the last checkpoint where the options ask to; the mean of each term in each epoch."""
-
-    def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return method.loss(network(batch), batch.instance, batch.semantic, batch.batch)
-
     settings = {"competitor": name, **Settings.of(options).stored()}
-    history = train_network(network, data, losses, options, fabric, settings=settings, num_classes=2)
+    history = train_network(network, data, losses_of(method.loss), options, fabric, settings=settings, num_classes=2)
     network.eval()
     return history
 

@@ -175,6 +175,15 @@ def train_network(
     return run_epochs(training, loader, losses, options, fabric, text, folder)
 
 
+def losses_of(loss: Callable[..., Losses]) -> Callable[[nn.Module, Any], Losses]:
+    """For :func:`train_network`: (network, batch) → ``loss`` of the network's output and the labels of the batch."""
+
+    def losses(network: nn.Module, batch: Any) -> Losses:
+        return loss(network(batch), batch.instance, batch.semantic, batch.batch)
+
+    return losses
+
+
 def seeded_loader(
     data: Dataset[Any],
     options: RunOptions,

@@ -17,7 +17,7 @@ from probemb_adapters.experiments.own_clouds.data import TrainingClouds
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.options import Options, Settings, steps_of_epoch
 from probemb_adapters.experiments.partnet import Network
-from probemb_adapters.experiments.run import train_network
+from probemb_adapters.experiments.run import losses_of, train_network
 from probemb_adapters.experiments.variants import SCORE_LOSSES
 from probemb_adapters.training.options import chosen
 from probemb_lib import ProbabilisticEmbeddingLoss, suggest_settings
@@ -55,12 +55,8 @@ def train_model(model: Model, clouds: Sequence[Data], options: Options, fabric: 
     Returns:
         The mean of each term in each epoch.
     """
-    loss_function = ProbabilisticEmbeddingLoss(SCORE_LOSSES[chosen(options.score_loss)]())
+    losses = losses_of(ProbabilisticEmbeddingLoss(SCORE_LOSSES[chosen(options.score_loss)]()))
     data = TrainingClouds(clouds, model.points)
-
-    def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        terms: Mapping[str, Tensor] = loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
-        return terms
 
     if not options.resume:
         seconds = chosen(options.steps) * _seconds_a_step(model.network, data, losses, options, fabric)

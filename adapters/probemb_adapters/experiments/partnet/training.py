@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from probemb_adapters.experiments.partnet.model import Model, Network
 from probemb_adapters.experiments.partnet.options import Options, Settings
-from probemb_adapters.experiments.run import start_from, train_network
+from probemb_adapters.experiments.run import losses_of, start_from, train_network
 from probemb_adapters.experiments.variants import SCORE_LOSSES
 from probemb_adapters.training.options import chosen
 from probemb_lib import ProbabilisticEmbeddingLoss
@@ -59,18 +59,13 @@ def train_model(
     Returns:
         The mean of each term in each epoch.
     """
-
-    def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        terms: Mapping[str, Tensor] = loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
-        return terms
-
     fabric.print(
         f"\n{options.category}, level {options.level}: {len(model.classes)} classes, {options.train_points} points"
     )
     history = train_network(
         model.network,
         data,
-        losses,
+        losses_of(loss_function),
         options,
         fabric,
         settings=model.settings.stored(),

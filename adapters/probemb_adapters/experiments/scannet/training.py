@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
-from probemb_adapters.experiments.run import train_network
+from probemb_adapters.experiments.run import losses_of, train_network
 from probemb_adapters.experiments.scannet.model import Model, Network
 from probemb_adapters.experiments.scannet.options import Method, Options, Settings
 from probemb_adapters.networks.engines import ENGINES, pick_engine
@@ -45,11 +44,6 @@ def train_model(
     model: Model, data: Dataset[Data], loss_function: nn.Module, options: Options, fabric: Fabric
 ) -> list[dict[str, float]]:
     """Train the model's network in place; the mean of each term of the loss in each epoch."""
-
-    def losses(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        terms: Mapping[str, Tensor] = loss_function(network(batch), batch.instance, batch.semantic, batch.batch)
-        return terms
-
     engine = pick_engine(options.engine, fabric.device.type)
     voxels = f"voxels of {100 * chosen(options.voxel_size):g} cm, convolutions by {ENGINES[engine]}"
     fabric.print(f"\n{model.method}: MinkUNet{options.backbone} of width {chosen(options.width):g}, {voxels}")
@@ -58,7 +52,7 @@ def train_model(
     history = train_network(
         model.network,
         data,
-        losses,
+        losses_of(loss_function),
         options,
         fabric,
         settings=compared,
