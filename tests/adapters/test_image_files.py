@@ -165,6 +165,33 @@ def test_pairs(folders: tuple[Path, Path]) -> None:
     np.testing.assert_array_equal(second.label, np.ones((2, 3)))
 
 
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("a_raw", "a_labels"),
+        ("a", "a_mask"),
+        ("a_img", "a_cp_masks"),
+        ("A-Image", "A-Label"),
+        ("a", "a_seg"),
+        ("a", "a_gt"),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_pairs_by_the_end_of_the_name(image: str, label: str, beside: bool, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    labels = images if beside else tmp_path / "labels"
+    for folder in (images, labels):
+        folder.mkdir(exist_ok=True)
+    for number in (1, 2):
+        tifffile.imwrite(images / f"{number}_{image}.tif", number * DEEP)
+        np.save(labels / f"{number}_{label}.npy", number * np.ones((2, 3), np.int32))
+    pairs = list(read_pairs(images, None if beside else labels))
+    assert [pair.name for pair in pairs] == [f"1_{image}", f"2_{image}"]
+    for number, pair in enumerate(pairs, 1):
+        np.testing.assert_array_equal(pair.image, number * DEEP)
+        np.testing.assert_array_equal(pair.label, number * np.ones((2, 3)))
+
+
 def test_pairs_that_do_not_match(folders: tuple[Path, Path]) -> None:
     images, labels = folders
     np.save(labels / "b.npy", np.ones((3, 2), np.int32))
