@@ -15,7 +15,7 @@ from probemb_adapters.images.pairs import Array
 
 SPLITS = ("train", "val", "test")
 LABELS = ("labels", "masks")
-FOR_VOLUMES = "the command takes images alone; for volumes probemb_lib.DenseHead, docs/images.md#volumes"
+FOR_VOLUMES = "the command takes images alone; for volumes examples/volumes.py, docs/images.md#your-own-volumes"
 
 
 class Finding(NamedTuple):
@@ -26,22 +26,30 @@ class Finding(NamedTuple):
     message: str
 
 
-def read_folder(folder: Path, channel: int | None = None) -> tuple[dict[str, list[LabelledImage]], list[Finding]]:
+def read_folder(
+    folder: Path, channel: int | None = None, *, axes: int = 2
+) -> tuple[dict[str, list[LabelledImage]], list[Finding]]:
     """The pairs of each of the subfolders train, val and test, or all of them under the name ""; and what is left out.
 
     A file without a match in the other folder is a remark, one that cannot be read or has another shape is an error.
 
+    Args:
+        axes: 2 for images, 3 for volumes.
+
     Raises:
         FileNotFoundError, ValueError: a folder is missing, some of the subfolders without the others, no names that
-            match, or volumes.
+            match, or files of other axes.
     """
     there = [name for name in SPLITS if (folder / name / "images").is_dir() or files_of(folder / name)]
     if there and len(there) < len(SPLITS):
         raise ValueError(f"{folder}: expected images in the subfolders train, val and test, got {', '.join(there)}")
     findings: list[Finding] = []
     found = {name: list(_pairs(folder / name, channel, findings)) for name in there or ("",)}
-    if volumes := [image.name for images in found.values() for image in images if image.image.ndim != 2]:
-        raise ValueError(f"{folder}: expected images (H, W), got volumes: {', '.join(volumes[:5])}; {FOR_VOLUMES}")
+    if others := [image.name for images in found.values() for image in images if image.image.ndim != axes]:
+        expected = f"images (H, W), got volumes: {', '.join(others[:5])}; {FOR_VOLUMES}"
+        raise ValueError(
+            f"{folder}: expected {expected if axes == 2 else f'volumes (Z, Y, X), got images: {others[0]}'}"
+        )
     return found, findings
 
 

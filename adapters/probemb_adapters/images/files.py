@@ -151,13 +151,19 @@ def read_pair(image: Path, label: Path, *, channel: int | None = None) -> Labell
     return pair
 
 
-def write_labels(path: str | Path, label: Array) -> None:
+def write_labels(path: str | Path, label: Array, *, spacing: Sequence[float] | None = None) -> None:
     """Write a label image or volume as TIFF or npy, or, up to 65,535 in two axes, as PNG; unsigned, of 16 or 32 bit.
 
+    Args:
+        spacing: of the axes, which a TIFF keeps as OME-XML, so that it lies on its image in a viewer.
+
     Raises:
-        ValueError: another ending, numbers that are not whole, negative or too large, or a volume as PNG.
+        ValueError: another ending, numbers that are not whole, negative or too large, a volume as PNG, or a spacing
+            of other axes.
     """
     path = Path(path)
+    if spacing is not None and len(spacing) != label.ndim:
+        raise ValueError(f"{path}: expected a spacing for each of {label.ndim} axes, got {tuple(spacing)}")
     most = int(label.max(initial=0))
     if label.dtype.kind not in "ui" or label.min(initial=0) < 0 or most >= 2**32:
         raise ValueError(f"expected labels of integers from 0 to 4294967295, got {label.dtype} from {label.min()}")
@@ -173,8 +179,16 @@ def write_labels(path: str | Path, label: Array) -> None:
         elif ending == ".png":
             imageio.imwrite(file, narrow, plugin="pillow", extension=".png")
         else:
-            axes = {"axes": "ZYX"[-narrow.ndim :]}
-            tifffile.imwrite(file, narrow, photometric="minisblack", compression="zlib", metadata=axes)
+            axes = "ZYX"[-narrow.ndim :]
+            sizes = {f"PhysicalSize{axis}": size for axis, size in zip(axes, spacing or (), strict=False)}
+            tifffile.imwrite(
+                file,
+                narrow,
+                ome=bool(sizes),
+                photometric="minisblack",
+                compression="zlib",
+                metadata={"axes": axes, **sizes},
+            )
 
 
 def _read(path: Path, channel: int | None, numbers: bool) -> tuple[Array, str]:

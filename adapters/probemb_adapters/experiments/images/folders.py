@@ -99,13 +99,15 @@ def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
     )
 
 
-def usable_images(folder: Path, channel: int | None, fabric: Fabric) -> dict[str, list[LabelledImage]]:
+def usable_images(
+    folder: Path, channel: int | None, fabric: Fabric, *, axes: int = 2
+) -> dict[str, list[LabelledImage]]:
     """:func:`read_folder`, where what has no match is left out and named.
 
     Raises:
         FileNotFoundError, ValueError: also files that cannot be used, all in one message.
     """
-    found, findings = read_folder(folder, channel)
+    found, findings = read_folder(folder, channel, axes=axes)
     if wrong := [finding.message for finding in findings if finding.wrong]:
         lines = [f"{folder}: mend what cannot be used, or take image and labels out", *wrong[:_LINES]]
         lines += [f"and {len(wrong) - _LINES} more: probemb check {folder}"] if len(wrong) > _LINES else []
