@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from probemb_lib.gaussian import GaussianEmbedding, check_embedding, columns, plain_tensor
+from probemb_lib.gaussian import GaussianEmbedding, check_embedding, columns, plain_tensor, to_pack
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.segments import gather_points, segment_sum
 
@@ -261,5 +261,5 @@ def _integers(x: Tensor, name: str) -> Tensor:
             f"{name}: expected integers, got {x.dtype}; cast whole numbers with .long(), NaN to {IGNORED} before"
         )
     if x.ndim != 1:
-        raise ValueError(f"{name}: expected shape (N,), got {tuple(x.shape)}")
+        raise ValueError(f"{name}: expected shape (N,), got {tuple(x.shape)}{to_pack(x, 1)}")
     return x.long()

@@ -59,6 +59,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def to_pack(x: Tensor, ndim: int) -> str:
+    """For the message about a tensor of more axes than the packed form has: what to do."""
+    return "; of padded clouds, images or volumes pack_dense of probemb_lib.convert makes it" if x.ndim > ndim else ""
+
+
 def plain_tensor(x: Any, name: str) -> Tensor:
     """The tensor, without the class that a host derived from :class:`torch.Tensor` to carry something along with it.
 

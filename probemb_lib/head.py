@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, plain_tensor
+from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, plain_tensor, to_pack
 from probemb_lib.positions import coarse_step
 
 EUCLIDEAN_LOG_STD = -0.5 * math.log(8.0)
@@ -154,9 +154,14 @@ class Head(nn.Module):
         """Features in the dtype of the weights, positions in float32 or better, both plain tensors."""
         features, positions = plain_tensor(features, "features"), plain_tensor(positions, "positions")
         if features.ndim != 2 or features.shape[1] != self.in_channels:
-            raise ValueError(f"expected features (N, {self.in_channels}), got {tuple(features.shape)}")
+            raise ValueError(
+                f"expected features (N, {self.in_channels}), got {tuple(features.shape)}{to_pack(features, 2)}"
+            )
         if positions.ndim != 2 or not 1 <= positions.shape[1] <= self.dim:
-            raise ValueError(f"expected positions (N, D) with 1 <= D <= {self.dim}, got {tuple(positions.shape)}")
+            raise ValueError(
+                f"expected positions (N, D) with 1 <= D <= {self.dim}, got {tuple(positions.shape)}"
+                f"{to_pack(positions, 2)}"
+            )
         if positions.shape[0] != features.shape[0]:
             raise ValueError(f"expected as many positions as features, got {len(positions)} and {len(features)}")
         if not (features.is_floating_point() and positions.is_floating_point()):

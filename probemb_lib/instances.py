@@ -14,7 +14,7 @@ from probemb_lib.similarity import log_bhattacharyya_paired
 Own = TypeVar("Own", bound="Instances")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Instances:
     """K instances found in a batch of clouds with N points, rows by cloud and then in the order of creation.
 
@@ -39,6 +39,11 @@ class Instances:
 
     def __len__(self) -> int:
         return self.semantic.shape[0]
+
+    def __repr__(self) -> str:
+        """What there is and what it is called; the numbers of all points would fill pages."""
+        names = ", ".join(field.name for field in fields(self))
+        return f"{type(self).__name__}({len(self)} instances in {len(self.label)} points: {names})"
 
     @property
     def size(self) -> Tensor:

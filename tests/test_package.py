@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from example_runs import ENVIRONMENT
 from paths import PROJECT
 
 import probemb_lib
@@ -578,6 +579,32 @@ def test_wheel_works_without_extras(installed: Path) -> None:
     clusters, message = result.stdout.strip().split("\n")
     assert re.fullmatch(r"[1-9]\d* \(64,\)", clusters)
     assert 'pip install -e ".[partnet]"' in message
+
+
+COMMAND = """
+import importlib, pkgutil, sys
+for name in {missing!r}:
+    sys.modules[name] = None  # as if it were not installed
+import probemb_adapters.cli.main
+import probemb_adapters.report.page
+import probemb_adapters.experiments.{room} as room
+for module in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
+    importlib.import_module(module.name)
+"""
+OF_OTHER_EXTRAS = ("sklearn", "tensorboard", "torchmetrics", "lightning", "huggingface_hub", "pye57", "MinkowskiEngine")
+OF_IMAGES = ("monai", "imageio", "tifffile")
+
+
+@pytest.mark.parametrize(
+    ("room", "missing"), [("own_clouds", (*OF_OTHER_EXTRAS, *OF_IMAGES)), ("images", OF_OTHER_EXTRAS)]
+)
+def test_the_command_needs_the_extras_of_its_page_alone(room: str, missing: tuple[str, ...]) -> None:
+    """`cli` for clouds, and `images` for images, in a fresh interpreter."""
+    script = COMMAND.format(missing=missing, room=room)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    assert result.returncode == 0, result.stderr
 
 
 SEGMENT = """

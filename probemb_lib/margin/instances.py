@@ -12,7 +12,7 @@ from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.instances import Instances
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MarginInstances(Instances):
     """Instances that may share points: ``label`` is the last instance of a point, :meth:`masks` are whole.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from dataclasses import asdict
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
-from probemb_adapters.experiments import baselines
 from probemb_adapters.experiments.baselines import (
     BASELINES,
     DBSCAN,
@@ -25,6 +23,7 @@ from probemb_adapters.experiments.baselines import (
     MeanShift,
     fit_baseline,
 )
+from probemb_adapters.experiments.partnet.options import Options, resolve
 from probemb_adapters.partnet import EvaluationTargets
 from probemb_lib.metrics import PartNetAP
 
@@ -280,6 +279,9 @@ def test_grid_of_dbscan_separates_boards():
 
 def test_missing_scikit_learn_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    spec = importlib.util.spec_from_file_location("baselines_without_extra", baselines.__file__)
-    with pytest.raises(ImportError, match=r'pip install -e "\.\[baselines\]"'):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    message = r'pip install -e "\.\[baselines\]"'
+    with pytest.raises(ImportError, match=message):
+        DBSCAN(0.05, 5)(torch.zeros(1, 3))
+    assert not resolve(Options()).baselines
+    with pytest.raises(ImportError, match=message):  # before anything is trained
+        resolve(Options(baselines=True))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from probemb_adapters.images import normalize
 from probemb_adapters.images.files import read_image, read_labels, read_pairs, write_labels
+from probemb_adapters.images.spacing import read_spacing
 
 DEEP = np.arange(6, dtype=np.uint16).reshape(2, 3) * 9000
 VOLUME = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
@@ -145,6 +146,29 @@ def test_what_labels_a_file_holds(tmp_path: Path) -> None:
         write_labels(tmp_path / "a.tif", np.array([[-1]]))
 
 
+def test_voxel_sizes(tmp_path: Path) -> None:
+    """Fiji's and OME's; a resolution in dots an inch is none."""
+    path, spacing = tmp_path / "a.tif", {"spacing": 0.5, "unit": "um", "axes": "ZYX"}
+    tifffile.imwrite(path, VOLUME, imagej=True, resolution=(10.0, 5.0), metadata=spacing)
+    assert read_spacing(path) == pytest.approx((0.5, 0.2, 0.1))
+    write_labels(path, VOLUME, spacing=(2.0, 0.5, 0.25))
+    assert read_spacing(path) == (2.0, 0.5, 0.25)
+    np.testing.assert_array_equal(read_labels(path), VOLUME)
+    write_labels(path, VOLUME)
+    assert read_spacing(path) is None
+    tifffile.imwrite(path, VOLUME, resolution=(72, 72), resolutionunit="INCH", photometric="minisblack")
+    assert read_spacing(path) is None
+    axes = {"axes": "ZYX", "PhysicalSizeZ": 1.0, "PhysicalSizeY": 0.1, "PhysicalSizeX": 0.1, "PhysicalSizeZUnit": "mm"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", VOLUME, photometric="minisblack", metadata=axes)
+    assert read_spacing(tmp_path / "a.ome.tif") is None
+    np.save(tmp_path / "a.npy", VOLUME)
+    assert read_spacing(tmp_path / "a.npy") is None
+    with pytest.raises(FileNotFoundError, match="expected a TIFF file"):
+        read_spacing(tmp_path / "b.tif")
+    with pytest.raises(ValueError, match="expected a spacing for each of 3 axes, got"):
+        write_labels(path, VOLUME, spacing=(2.0, 0.5))
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     images, labels = tmp_path / "images", tmp_path / "labels"
@@ -163,6 +187,33 @@ def test_pairs(folders: tuple[Path, Path]) -> None:
     assert [first.name, second.name] == ["a", "b"]
     np.testing.assert_array_equal(second.image, DEEP)
     np.testing.assert_array_equal(second.label, np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("a_raw", "a_labels"),
+        ("a", "a_mask"),
+        ("a_img", "a_cp_masks"),
+        ("A-Image", "A-Label"),
+        ("a", "a_seg"),
+        ("a", "a_gt"),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_pairs_by_the_end_of_the_name(image: str, label: str, beside: bool, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    labels = images if beside else tmp_path / "labels"
+    for folder in (images, labels):
+        folder.mkdir(exist_ok=True)
+    for number in (1, 2):
+        tifffile.imwrite(images / f"{number}_{image}.tif", number * DEEP)
+        np.save(labels / f"{number}_{label}.npy", number * np.ones((2, 3), np.int32))
+    pairs = list(read_pairs(images, None if beside else labels))
+    assert [pair.name for pair in pairs] == [f"1_{image}", f"2_{image}"]
+    for number, pair in enumerate(pairs, 1):
+        np.testing.assert_array_equal(pair.image, number * DEEP)
+        np.testing.assert_array_equal(pair.label, number * np.ones((2, 3)))
 
 
 def test_pairs_that_do_not_match(folders: tuple[Path, Path]) -> None:

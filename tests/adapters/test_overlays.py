@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from probemb_adapters.report.overlays import ImageResult, image_panels, overlay, overlay_sheet
+from probemb_adapters.report.overlays import ImageResult, image_panels, overlay, overlay_sheet, shown_slice
 from probemb_adapters.report.pictures import WRONG
 
 IMAGE = np.linspace(0, 1, 400).reshape(20, 20)
@@ -35,6 +35,24 @@ def test_panels_of_an_image() -> None:
     inside = result.found > 0
     assert (unsure[inside] != panels["input"][inside]).any(1).all()
     np.testing.assert_array_equal(unsure[~inside], panels["input"][~inside])
+
+
+def test_panels_of_a_volume() -> None:
+    """The slice with the most objects; they match by all slices, whatever they are in this one."""
+    flat = some_result(with_truth=True)
+    assert flat.truth is not None
+    empty = np.zeros((20, 20), np.int64)
+    truth, found = np.stack([empty, flat.truth, empty]), np.stack([empty, flat.found, empty])
+    truth[2, 2:8, 2:8] = 1  # with which what was found has half of its pixels in common
+    volume = ImageResult("volume", np.stack([0 * IMAGE, IMAGE, 0 * IMAGE]), truth, found)
+    assert (shown_slice(flat), shown_slice(volume)) == (None, 1)
+    panels = image_panels(volume)
+    np.testing.assert_array_equal(panels["input"], image_panels(flat)["input"])
+    np.testing.assert_allclose(panels["found"][2, 3], image_panels(volume)["found"][2, 12])  # false, too
+    assert str(volume.tally()) == "0 of 2 found, 2 false"
+    right = image_panels(volume._replace(truth=np.where(np.arange(3)[:, None, None] == 1, truth, 0)))
+    np.testing.assert_array_equal(right["found"], image_panels(flat)["found"])
+    assert shown_slice(volume._replace(truth=None)) == 1
 
 
 def test_borders_are_in_full_colour() -> None:

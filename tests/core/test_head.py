@@ -424,7 +424,12 @@ def test_error_of_initial_std(value: float) -> None:
     [
         (torch.zeros(4, 15), torch.zeros(4, 3), ValueError, r"expected features \(N, 16\), got \(4, 15\)"),
         (torch.zeros(16), torch.zeros(4, 3), ValueError, r"expected features \(N, 16\), got \(16,\)"),
-        (torch.zeros(2, 4, 16), torch.zeros(2, 4, 3), ValueError, r"expected features \(N, 16\)"),
+        (
+            torch.zeros(2, 4, 16),
+            torch.zeros(2, 4, 3),
+            ValueError,
+            r"expected features \(N, 16\).*; of padded .* pack_dense",
+        ),
         (torch.zeros(4, 16), torch.zeros(4, 4), ValueError, r"1 <= D <= 3, got \(4, 4\)"),
         (torch.zeros(4, 16), torch.zeros(4, 0), ValueError, r"1 <= D <= 3, got \(4, 0\)"),
         (torch.zeros(4, 16), torch.zeros(4), ValueError, r"1 <= D <= 3, got \(4,\)"),

@@ -154,6 +154,14 @@ def test_a_point_falls_back_to_an_earlier_mask(method: str) -> None:
     assert found.keep(torch.tensor([False, True])).label.tolist() == [-1, 0, 0, -1]
 
 
+@METHODS
+def test_shown_in_a_line(method: str) -> None:
+    """With the names of what there is, and not the numbers of all points."""
+    text = repr(found_by(method))
+    kind = {"greedy": "Instances", "margins": "MarginInstances"}[method]
+    assert text.startswith(f"{kind}({len(found_by(method))} instances in 600 points: label, semantic, score, ")
+
+
 def test_mask_errors() -> None:
     found = found_by("greedy")
     with pytest.raises(TypeError, match=r"mask: expected torch.bool, .* got torch.int64"):

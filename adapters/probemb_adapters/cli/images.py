@@ -12,24 +12,25 @@ PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")  # no clouds, as .
 
 
 def has_images(folder: Path, labels: Labels) -> bool:
-    """Whether the folder has a folder `images`, itself or in train, val or test.
+    """Whether the folder, or one of its train, val and test, has a folder `images` or nothing but pictures.
 
     Raises:
-        ValueError: options of clouds with images, or the other way round; images without a folder of their own.
+        ValueError: options of clouds with images, or the other way round.
     """
-    if not any((folder / name / "images").is_dir() for name in SUBFOLDERS):
+    if not any((folder / name / "images").is_dir() or _pictures_alone(folder / name) for name in SUBFOLDERS):
         if labels.channel is not None:
-            raise ValueError(f"{folder}: --channel is for images: expected the folders images and labels in it")
-        bare = [p.name for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURES] if folder.is_dir() else []
-        if bare and len(bare) == sum(p.is_file() and p.name[0] != "." for p in folder.iterdir()):
             raise ValueError(
-                f"{folder}: expected images in a folder images and label images of the same names in a folder labels "
-                f"beside it, both in {folder}, got {', '.join(bare[:3])}"
+                f"{folder}: --channel is for images: expected the folders images and labels in it, or images alone"
             )
         return False
     if labels.instance is not None or labels.semantic is not None or labels.background or labels.ignored:
         raise ValueError(f"{folder} has images: their label images need no {', '.join(_OF_CLOUDS)}")
     return True
+
+
+def _pictures_alone(folder: Path) -> bool:
+    files = [p for p in folder.iterdir() if p.is_file() and p.name[0] != "."] if folder.is_dir() else []
+    return bool(files) and all(path.suffix.lower() in PICTURES for path in files)
 
 
 def is_of_images(model: Path, channel: int | None) -> bool:

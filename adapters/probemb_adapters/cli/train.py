@@ -17,7 +17,7 @@ class Train(Labels):
     """Train on a folder of labelled clouds or images of any format; write a model, numbers and a page to look at.
 
     They are split by file, or by subfolders train, val and test. Images are in a folder images, label images of the
-    same names in a folder labels beside it.
+    same names in a folder labels beside it; or both in one folder, as a.tif with a_labels.tif.
     """
 
     folder: Positional[Path]

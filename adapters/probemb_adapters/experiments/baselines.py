@@ -27,12 +27,20 @@ from torch import Tensor
 from probemb_adapters.files import missing_extra
 from probemb_lib.clustering import best_of
 
-try:
-    from sklearn import cluster
-except ImportError as error:
-    raise missing_extra("the baselines need scikit-learn", "baselines", error) from error
-
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+def scikit_learn() -> Any:
+    """Its clusterings, imported where one is called: who trains and evaluates a network may have none.
+
+    Raises:
+        ImportError: it is missing; the message says what to install.
+    """
+    try:
+        from sklearn import cluster
+    except ImportError as error:
+        raise missing_extra("the baselines need scikit-learn", "baselines", error) from error
+    return cluster
 
 
 class Clusters(NamedTuple):
@@ -77,7 +85,7 @@ class DBSCAN:
         x = _points(positions)
         if len(x) == 0:
             return _clusters(np.empty(0), positions)
-        return _clusters(cluster.DBSCAN(eps=self.eps, min_samples=self.min_samples).fit_predict(x), positions)
+        return _clusters(scikit_learn().DBSCAN(eps=self.eps, min_samples=self.min_samples).fit_predict(x), positions)
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class HDBSCAN:
         if len(x) < max(self.min_cluster_size, self.min_samples):  # scikit-learn refuses such clouds
             return _clusters(np.full(len(x), -1), positions)
         # copy matters for distance matrices only; its default changes between versions, with a warning.
-        method = cluster.HDBSCAN(min_cluster_size=self.min_cluster_size, min_samples=self.min_samples, copy=True)
+        method = scikit_learn().HDBSCAN(min_cluster_size=self.min_cluster_size, min_samples=self.min_samples, copy=True)
         return _clusters(method.fit_predict(x), positions)
 
 
@@ -148,7 +156,7 @@ class MeanShift:
         if len(x) == 0:
             return _clusters(np.empty(0), positions)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-        method = cluster.MeanShift(bandwidth=self.bandwidth, bin_seeding=True)
+        method = scikit_learn().MeanShift(bandwidth=self.bandwidth, bin_seeding=True)
         return _clusters(method.fit(x[order[: self.sample].numpy()]).predict(x), positions)
 
 

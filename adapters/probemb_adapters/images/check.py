@@ -10,12 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from probemb_adapters.images import LabelledImage
-from probemb_adapters.images.files import match_names, name_of, read_pair
+from probemb_adapters.images.files import ENDINGS, match_names, name_of, read_pair
 from probemb_adapters.images.pairs import Array
 
 SPLITS = ("train", "val", "test")
 LABELS = ("labels", "masks")
-FOR_VOLUMES = "the command takes images alone; for volumes probemb_lib.DenseHead, docs/images.md#volumes"
+FOR_VOLUMES = "the command takes images alone; for volumes examples/volumes.py, docs/images.md#your-own-volumes"
 
 
 class Finding(NamedTuple):
@@ -26,32 +26,54 @@ class Finding(NamedTuple):
     message: str
 
 
-def read_folder(folder: Path, channel: int | None = None) -> tuple[dict[str, list[LabelledImage]], list[Finding]]:
+def read_folder(
+    folder: Path, channel: int | None = None, *, axes: int = 2
+) -> tuple[dict[str, list[LabelledImage]], list[Finding]]:
     """The pairs of each of the subfolders train, val and test, or all of them under the name ""; and what is left out.
 
     A file without a match in the other folder is a remark, one that cannot be read or has another shape is an error.
 
+    Args:
+        axes: 2 for images, 3 for volumes.
+
     Raises:
         FileNotFoundError, ValueError: a folder is missing, some of the subfolders without the others, no names that
-            match, or volumes.
+            match, or files of other axes.
     """
-    there = [name for name in SPLITS if (folder / name / "images").is_dir()]
+    there = [name for name in SPLITS if (folder / name / "images").is_dir() or files_of(folder / name)]
     if there and len(there) < len(SPLITS):
         raise ValueError(f"{folder}: expected images in the subfolders train, val and test, got {', '.join(there)}")
     findings: list[Finding] = []
     found = {name: list(_pairs(folder / name, channel, findings)) for name in there or ("",)}
-    if volumes := [image.name for images in found.values() for image in images if image.image.ndim != 2]:
-        raise ValueError(f"{folder}: expected images (H, W), got volumes: {', '.join(volumes[:5])}; {FOR_VOLUMES}")
+    if others := [image.name for images in found.values() for image in images if image.image.ndim != axes]:
+        expected = f"images (H, W), got volumes: {', '.join(others[:5])}; {FOR_VOLUMES}"
+        raise ValueError(
+            f"{folder}: expected {expected if axes == 2 else f'volumes (Z, Y, X), got images: {others[0]}'}"
+        )
     return found, findings
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The images right in a folder, by name, without the label images that lie beside theirs."""
+    if not folder.is_dir():
+        return []
+    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+    beside = {label for _, label in match_names(folder)[0]} if files else set()
+    return [path for path in files if path not in beside]
+
+
 def _pairs(folder: Path, channel: int | None, findings: list[Finding]) -> Iterator[LabelledImage]:
+    apart = (folder / "images").is_dir()
     labels = next((folder / name for name in LABELS if (folder / name).is_dir()), None)
-    if labels is None:
+    if apart and labels is None:
         raise FileNotFoundError(f"{folder}: expected a folder {' or '.join(LABELS)} of label images beside images")
-    pairs, alone = match_names(folder / "images", labels)
+    pairs, alone = match_names(folder / "images", labels) if apart else match_names(folder)
     if not pairs:
-        raise ValueError(f"expected the same names in both folders, got {len(alone)} alone: {'; '.join(alone[:5])}")
+        raise ValueError(
+            f"{folder}: expected images in a folder images and label images of the same names in a folder labels "
+            f"beside it, or both in one folder, as a.tif or a_raw.tif with a_labels.tif or a_mask.png, got "
+            f"{len(alone)} alone: {'; '.join(alone[:5])}"
+        )
     findings += [Finding(folder.name, False, message) for message in alone]
     for image, label in pairs:
         try:

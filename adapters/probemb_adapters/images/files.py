@@ -2,6 +2,8 @@
 
     for image in read_pairs("images", "labels"):   # names without ending match
         ...
+    for image in read_pairs("stacks"):             # a_raw.tif and a_labels.tif in one folder
+        ...
 
 TIFF goes through tifffile, which knows OME-TIFF, stacks, 16 bit and what microscopes write beside; PNG and the rest
 through imageio. Volumes are (Z, Y, X).
@@ -9,8 +11,9 @@ through imageio. Volumes are (Z, Y, X).
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ except ImportError as error:
 TIFF = (".tif", ".tiff")
 _PACKING = 10_000  # of an image of one colour, at most
 ENDINGS = (*TIFF, ".png", ".npy", ".jpg", ".jpeg", ".bmp")
+_OF_IMAGES = re.compile(r"[_-](raw|images?|img)$", re.IGNORECASE)  # ends of names
+_OF_LABELS = re.compile(r"[_-](labels?|(cp_)?masks?|seg|gt)$", re.IGNORECASE)
 
 
 def read_image(path: str | Path, *, channel: int | None = None) -> Array:
@@ -90,31 +95,49 @@ def read_labels(path: str | Path) -> NDArray[np.int64]:
     return label.astype(np.int64)
 
 
-def read_pairs(images: str | Path, labels: str | Path, *, channel: int | None = None) -> Iterator[LabelledImage]:
+def read_pairs(
+    images: str | Path, labels: str | Path | None = None, *, channel: int | None = None
+) -> Iterator[LabelledImage]:
     """Images of one folder with the label images of another, matched by name without ending, in the order of names.
 
     The folders are compared at once; files are read one after the other.
+
+    Args:
+        labels: None: they lie beside the images, as of :func:`match_names`.
 
     Raises:
         FileNotFoundError, ValueError: a folder is missing or holds no image, a name occurs twice in one, an image has
             no label image or the other way round, or, while reading, their shapes differ or a file is damaged.
     """
-    pairs, alone = match_names(Path(images), Path(labels))
+    pairs, alone = match_names(Path(images), None if labels is None else Path(labels))
     if alone:
-        raise ValueError(f"expected the same names in both folders, got {len(alone)} alone: {'; '.join(alone[:5])}")
+        raise ValueError(f"expected images and label images in pairs, got {len(alone)} alone: {'; '.join(alone[:5])}")
     return (read_pair(image, label, channel=channel) for image, label in pairs)
 
 
-def match_names(images: Path, labels: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+def match_names(images: Path, labels: Path | None = None) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Images with the label image of the same name, in the order of names; and a sentence for each file that is alone.
+
+    Where no name is in both folders, and in one folder of both, names are compared up to the word that says what a
+    file holds: `cell_1_raw.tif`, `cell_1_image.tif` or `cell_1.tif` with `cell_1_labels.tif`, `cell_1_mask.png`,
+    `cell_1_cp_masks.tif`, `cell_1_seg.tif` or `cell_1_gt.tif`.
 
     Raises:
         FileNotFoundError, ValueError: a folder is missing or holds no image, or a name occurs twice in one.
     """
-    first, second = _by_name(images), _by_name(labels)
-    alone = [f"{images} has no match for {second[n].name}" for n in sorted(second.keys() - first.keys())]
-    alone += [f"{labels} has no match for {first[n].name}" for n in sorted(first.keys() - second.keys())]
-    return [(first[name], second[name]) for name in sorted(first.keys() & second.keys())], alone
+    first = _images_in(images)
+    if labels is None:
+        second = [path for path in first if _OF_LABELS.search(name_of(path))]
+        first = [path for path in first if path not in second]
+    else:
+        second = _images_in(labels)
+    image, label = (_by_name(files, name_of) for files in (first, second))
+    if not image.keys() & label.keys():
+        image = _by_name(first, lambda path: _OF_IMAGES.sub("", name_of(path)))
+        label = _by_name(second, lambda path: _OF_LABELS.sub("", name_of(path)))
+    alone = [f"{images} has no match for {label[n].name}" for n in sorted(label.keys() - image.keys())]
+    alone += [f"{labels or images} has no match for {image[n].name}" for n in sorted(image.keys() - label.keys())]
+    return [(image[name], label[name]) for name in sorted(image.keys() & label.keys())], alone
 
 
 def read_pair(image: Path, label: Path, *, channel: int | None = None) -> LabelledImage:
@@ -128,13 +151,19 @@ def read_pair(image: Path, label: Path, *, channel: int | None = None) -> Labell
     return pair
 
 
-def write_labels(path: str | Path, label: Array) -> None:
+def write_labels(path: str | Path, label: Array, *, spacing: Sequence[float] | None = None) -> None:
     """Write a label image or volume as TIFF or npy, or, up to 65,535 in two axes, as PNG; unsigned, of 16 or 32 bit.
 
+    Args:
+        spacing: of the axes, which a TIFF keeps as OME-XML, so that it lies on its image in a viewer.
+
     Raises:
-        ValueError: another ending, numbers that are not whole, negative or too large, or a volume as PNG.
+        ValueError: another ending, numbers that are not whole, negative or too large, a volume as PNG, or a spacing
+            of other axes.
     """
     path = Path(path)
+    if spacing is not None and len(spacing) != label.ndim:
+        raise ValueError(f"{path}: expected a spacing for each of {label.ndim} axes, got {tuple(spacing)}")
     most = int(label.max(initial=0))
     if label.dtype.kind not in "ui" or label.min(initial=0) < 0 or most >= 2**32:
         raise ValueError(f"expected labels of integers from 0 to 4294967295, got {label.dtype} from {label.min()}")
@@ -150,8 +179,16 @@ def write_labels(path: str | Path, label: Array) -> None:
         elif ending == ".png":
             imageio.imwrite(file, narrow, plugin="pillow", extension=".png")
         else:
-            axes = {"axes": "ZYX"[-narrow.ndim :]}
-            tifffile.imwrite(file, narrow, photometric="minisblack", compression="zlib", metadata=axes)
+            axes = "ZYX"[-narrow.ndim :]
+            sizes = {f"PhysicalSize{axis}": size for axis, size in zip(axes, spacing or (), strict=False)}
+            tifffile.imwrite(
+                file,
+                narrow,
+                ome=bool(sizes),
+                photometric="minisblack",
+                compression="zlib",
+                metadata={"axes": axes, **sizes},
+            )
 
 
 def _read(path: Path, channel: int | None, numbers: bool) -> tuple[Array, str]:
@@ -212,18 +249,21 @@ def _one_channel(path: Path, image: Array, axis: int, channel: int | None, way: 
     return np.asarray(shown[0])
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
+def _images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing: expected a folder of images ({', '.join(ENDINGS)})")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
-            name = name_of(path)
-            if name in found:
-                raise ValueError(f"{folder}: expected each name once, got {found[name].name} and {path.name}")
-            found[name] = path
+    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
     if not found:
         raise ValueError(f"{folder}: expected images ({', '.join(ENDINGS)}), got none")
+    return found
+
+
+def _by_name(files: Sequence[Path], name: Callable[[Path], str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in files:
+        if (key := name(path)) in found:
+            raise ValueError(f"{path.parent}: expected each name once, got {found[key].name} and {path.name}")
+        found[key] = path
     return found
 
 

@@ -25,12 +25,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class ImageResult(NamedTuple):
     """One image with what was found in it, and its ground truth if there is one.
 
+    Of a volume (Z, Y, X) one slice is drawn, that with the most objects; what is found is counted in all of them.
+
     Attributes:
         name: title of the row.
-        image: (H, W) grey values.
-        truth: (H, W) label image, 0 background; None: there is no ground truth.
-        found: (H, W) label image.
-        uncertainty: (H, W) of each pixel in its object, from 0 to 1, if it is to be shown.
+        image: (H, W) grey values, or (Z, Y, X).
+        truth: label image of that shape, 0 background; None: there is no ground truth.
+        found: label image of that shape.
+        uncertainty: of each pixel in its object, from 0 to 1, if it is to be shown.
     """
 
     name: str
@@ -52,21 +54,34 @@ def image_panels(result: ImageResult) -> dict[str, Array]:
 
     Objects that match above IoU 0.5 share a colour. False ones are red, missed ones white. Bright is unsure.
     """
-    image, found, count = result.image, result.found, int(result.found.max(initial=0))
-    panels = {"input": overlay(image, np.zeros_like(found), np.zeros((0, 3)))}
-    if result.truth is None:
-        panels["found"] = overlay(image, found, instance_colors(count))
-    else:
-        match = _matches(result.truth, found)
+    count = int(result.found.max(initial=0))
+    of_found, of_truth = instance_colors(count), np.zeros((0, 3))
+    if result.truth is not None:
+        match = _matches(result.truth, result.found)
         colors = instance_colors(int(result.truth.max(initial=0)))
         of_found = np.array([colors[row] if row >= 0 else WRONG for row in match]).reshape(count, 3)
         of_truth = np.where(np.isin(np.arange(len(colors)), match)[:, None], colors, 1.0)
-        panels |= {"truth": overlay(image, result.truth, of_truth), "found": overlay(image, found, of_found)}
+    if (z := shown_slice(result)) is not None:
+        parts = {name: part[z] for name, part in result._asdict().items() if name != "name" and part is not None}
+        result = result._replace(**parts)
+    image, found = result.image, result.found
+    panels = {"input": overlay(image, np.zeros_like(found), np.zeros((0, 3)))}
+    if result.truth is not None:
+        panels["truth"] = overlay(image, result.truth, of_truth)
+    panels["found"] = overlay(image, found, of_found)
     if result.uncertainty is not None:
         panels["uncertainty"] = panels["input"].copy()
         colors = matplotlib.colormaps["viridis"](unit_range(result.uncertainty[found > 0]))
         panels["uncertainty"][found > 0] = colors[:, :3]
     return panels
+
+
+def shown_slice(result: ImageResult) -> int | None:
+    """The slice of a volume with the most true, or else found, objects; None of an image."""
+    if result.image.ndim == 2:
+        return None
+    label = result.found if result.truth is None else result.truth
+    return int(np.argmax([_present(part) for part in label]))
 
 
 def overlay_sheet(results: Sequence[ImageResult], path: str | Path, *, title: str = "") -> Path:
@@ -93,7 +108,9 @@ def overlay_sheet(results: Sequence[ImageResult], path: str | Path, *, title: st
             if head in panels:
                 axis.imshow(panels[head], interpolation="nearest")
             axis.set_axis_off()
-        axes[0].set_title(f"{result.name}: {result.tally()}", fontsize=8, loc="left")
+        z = shown_slice(result)
+        of_slice = "" if z is None else f"; slice {z + 1} of {len(result.image)}"
+        axes[0].set_title(f"{result.name}: {result.tally()}{of_slice}", fontsize=8, loc="left")
     names = ", ".join("ground truth" if head == "truth" else head for head in heads)
     figure.suptitle(f"{title} ({names})" if title else names, fontsize=10)
     path = Path(path)

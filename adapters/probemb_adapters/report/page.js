@@ -99,12 +99,12 @@
     };
   }
 
-  const dot = (shape) => Math.min(5, Math.max(1.8, 2.3 * Math.sqrt(8000 / shape.drawn)));
+  const dot = (shape) => Math.min(3.5, Math.max(1.3, 1.7 * Math.sqrt(8000 / shape.drawn)));
 
   function cloud(shape, [x, y, z], { color, text, size, ...marker }) {
     return {
       type: "scatter3d", mode: "markers", x, y, z, text, hoverinfo: text ? "text" : "none", showlegend: false,
-      marker: { color, size: size ?? dot(shape), opacity: 1, line: { width: 0 }, ...marker },
+      marker: { color, size: size ?? dot(shape), sizeref: 0.5, opacity: 1, line: { width: 0 }, ...marker }, // an array of sizes as one size
     };
   }
 
@@ -204,10 +204,11 @@
   function layout(traces, camera, flat, box) {
     const range = ["x", "y", "z"].map((a) => {
       let low = Infinity, high = -Infinity;
-      for (const v of traces[0][a]) { low = Math.min(low, v); high = Math.max(high, v); }
+      for (const trace of traces) for (const v of trace[a]) { low = Math.min(low, v); high = Math.max(high, v); }
       return [low, high];
     });
-    const half = 0.52 * Math.max(...range.map(([a, b]) => b - a), 1e-6);
+    const edges = range.map(([a, b]) => b - a); // of wide clouds the corners would be out of sight
+    const half = Math.max(0.52 * Math.max(...edges, 1e-6), 0.4 * Math.hypot(...edges));
     const axis = ([a, b], title) => ({
       range: [(a + b) / 2 - half, (a + b) / 2 + half], visible: box, showticklabels: false, title: { text: title }, showspikes: false,
       showbackground: false, gridcolor: "#e8ebf0", zeroline: false, linecolor: "#c9ced8", showline: true,

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 
-from probemb_adapters.report.overlays import Array, ImageResult, image_panels
+from probemb_adapters.report.overlays import Array, ImageResult, image_panels, shown_slice
 from probemb_adapters.report.payload import shape_payload
 from probemb_adapters.report.pictures import middle
 from probemb_adapters.report.section import Section
@@ -101,12 +101,10 @@ def _chooser(section: Section, keys: Sequence[str], names: Sequence[str], tallie
     judged = [tally for tally in tallies if tally.true is not None]
     if judged:
         right, true, found = (sum(getattr(t, name) or 0 for t in judged) for name in ("right", "true", "found"))
-        count += (
-            f": {right} of {true} {escape(section.noun)}s found, {found - right} false detections at IoU 0.5. "
-            "Open is the one with the median F1; choose another (found / true):"
-        )
-    else:
-        count += ". Choose one:"
+        count += f": {right} of {true} {escape(section.noun)}s found, {found - right} false detections at IoU 0.5."
+    if len(chips) > 1:
+        typical_open = " Open is the one with the median F1; choose another (found / true):"
+        count += typical_open if judged else ". Choose one:"
     return f'<p class="count">{count}</p><div class="chips">{"".join(chips)}</div>'
 
 
@@ -134,7 +132,9 @@ def _legends(image: ImageResult, tally: Tally) -> dict[str, str]:
         bar = '<div class="bar viridis"></div><div class="ticks">{}</div><span>1 − score · κ</span>'.format(
             "".join(f'<span style="left:{at}%">{value:.2f}</span>' for at, value in ticks)
         )
-    return {"input": "", "truth": truth, "found": found, "uncertainty": bar}
+    z = shown_slice(image)
+    of_slice = "" if z is None else f"<span>slice {z + 1} of {len(image.image)}</span>"
+    return {"input": of_slice, "truth": truth, "found": found, "uncertainty": bar}
 
 
 def _webp(picture: Array) -> str:

@@ -2,7 +2,8 @@
 
     labelled/images/a.tif    labelled/labels/a.png    or both folders inside of train, val and test
 
-The two folders hold files of equal names, whatever their endings; `masks` may stand for `labels`.
+The two folders hold files of equal names, whatever their endings; `masks` may stand for `labels`. Or both lie in one
+folder, `a.tif` or `a_raw.tif` with `a_labels.tif`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from probemb_adapters.experiments.images.results import fields_of, results_table
 from probemb_adapters.experiments.images.training import PixelObjective, new_model, train_model
 from probemb_adapters.experiments.run import check_output
 from probemb_adapters.images import LabelledImage
-from probemb_adapters.images.check import SPLITS, findings_in, read_folder
+from probemb_adapters.images.check import SPLITS, files_of, findings_in, read_folder
 from probemb_adapters.images.files import ENDINGS
 from probemb_adapters.report import table_text
 
@@ -52,11 +53,6 @@ class Request:
 def are_images(files: Sequence[Path]) -> bool:
     """Whether all of these are images by their endings, or folders of such files."""
     return all(files_of(path) if path.is_dir() else path.suffix.lower() in ENDINGS for path in files)
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The images right in a folder, by name."""
-    return [p for p in sorted(folder.iterdir()) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
 
 
 def split_images(folder: Path, found: dict[str, list[LabelledImage]], seed: int) -> dict[str, list[LabelledImage]]:
@@ -103,13 +99,15 @@ def with_lengths(options: Options, images: Sequence[LabelledImage]) -> Options:
     )
 
 
-def usable_images(folder: Path, channel: int | None, fabric: Fabric) -> dict[str, list[LabelledImage]]:
+def usable_images(
+    folder: Path, channel: int | None, fabric: Fabric, *, axes: int = 2
+) -> dict[str, list[LabelledImage]]:
     """:func:`read_folder`, where what has no match is left out and named.
 
     Raises:
         FileNotFoundError, ValueError: also files that cannot be used, all in one message.
     """
-    found, findings = read_folder(folder, channel)
+    found, findings = read_folder(folder, channel, axes=axes)
     if wrong := [finding.message for finding in findings if finding.wrong]:
         lines = [f"{folder}: mend what cannot be used, or take image and labels out", *wrong[:_LINES]]
         lines += [f"and {len(wrong) - _LINES} more: probemb check {folder}"] if len(wrong) > _LINES else []

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from probemb_adapters.experiments.baselines import scikit_learn
 from probemb_adapters.experiments.variants import DETERMINISTIC, Embedding, ScoreLossName
 from probemb_adapters.partnet import POINTS
 from probemb_adapters.training.options import RunOptions, TrainingSettings, with_defaults
@@ -124,6 +125,8 @@ def resolve(options: Options) -> Options:
     }
     options = with_defaults(options, defaults)
     options = with_defaults(options, {"score_loss": "complement" if options.class_agnostic else "center-aware"})
+    if options.baselines:
+        scikit_learn()  # before a training, not after it
     if options.add_generated and not options.class_agnostic:
         raise SystemExit("--add-generated needs --class-agnostic: generated parts have other classes")
     if options.initial_std is not None and options.embedding in DETERMINISTIC:
