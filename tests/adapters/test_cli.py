@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -193,6 +194,26 @@ def test_tiles_are_centred_as_clouds_are(trained: Path, plants: Path, monkeypatc
     assert (found.label == again.label).float().mean() > 0.98
     torch.testing.assert_close(there.mean - 250, here.mean - 50, rtol=0, atol=0.05)
     assert (here.mean - 50 - pos).abs().max() < 2 * model.settings.offset_scale
+
+
+def test_a_point_has_the_prediction_of_the_tile_that_labels_it(
+    trained: Path, plants: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of the last which saw it, at its rim: what refines and what is written is what was clustered."""
+    model, calls = Model.load(trained), itertools.count()
+
+    def predict(_: Model, local: torch.Tensor, fabric: Any) -> tuple[GaussianEmbedding, torch.Tensor]:
+        probabilities = torch.full((len(local), len(model.columns)), 0.5)
+        return GaussianEmbedding(local, torch.full_like(local, -0.1 * next(calls))), probabilities
+
+    monkeypatch.setattr(Model, "predict", predict)
+    one = model.frame.positions(read_clouds(plants / "plant_001.ply")[0].pos)
+    pos = torch.cat([one + torch.tensor([0.7 * i, 0.0, 0.0]) for i in range(3)])
+    embedding, _ = tiles.predict_tiles(model, pos, start_fabric(accelerator="cpu"), seed=0)
+    cell = (pos[:, [0, 2]].double() / tiles._CELL).floor().unique(dim=0, return_inverse=True)[1]
+    assert next(calls) == cell.max() + 1 > 3
+    for number in cell.unique():
+        assert len(embedding.log_std[cell == number].unique()) == 1
 
 
 def test_a_tile_may_have_one_point(trained: Path) -> None:

@@ -102,6 +102,19 @@ def tiles_bar() -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
+def own_points(seen: Tensor, tile_size: float, axes: Sequence[int]) -> Tensor:
+    """Which points (n, D) of a tile of :func:`~probemb_lib.cluster_tiles` are of its cell, and labelled by it: (n,).
+
+    The others are predicted again by their own tile, which sees more of what lies around them. Those of the cell come
+    first.
+
+    >>> own_points(torch.tensor([[0.2], [0.9], [1.1], [-0.1]]), 1.0, [0])
+    tensor([ True,  True, False, False])
+    """
+    cell = seen[:, axes].double().div(tile_size).floor()
+    return (cell == cell[0]).all(1)
+
+
 # --- training
 
 

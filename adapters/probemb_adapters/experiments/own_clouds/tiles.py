@@ -9,7 +9,7 @@ from torch import Tensor
 from probemb_adapters.clouds import nearest
 from probemb_adapters.experiments.own_clouds.data import Frame
 from probemb_adapters.experiments.own_clouds.model import Model
-from probemb_adapters.experiments.run import draw_order, tiles_bar
+from probemb_adapters.experiments.run import draw_order, own_points, tiles_bar
 from probemb_lib import GaussianEmbedding, Instances, cluster_tiles, refine_instances
 
 LARGE = 1.5
@@ -38,18 +38,20 @@ def predict_tiles(model: Model, pos: Tensor, fabric: Fabric, seed: int) -> tuple
         embedding, probabilities = model.predict(local[order], fabric)
         row = torch.from_numpy(nearest(local.numpy(), local[order].numpy()))
         own = embedding.to("cpu").select(row)
-        mean[rows], log_std[rows] = own.mean + (tile - local)[:1], own.log_std
-        score[rows] = probabilities.cpu()[row]
-        return GaussianEmbedding(mean[rows], log_std[rows]), score[rows]
+        own, p = own._replace(mean=own.mean + (tile - local)[:1]), probabilities.cpu()[row]
+        core = own_points(tile, _CELL, axes)
+        mean[rows[core]], log_std[rows[core]], score[rows[core]] = own.mean[core], own.log_std[core], p[core]
+        return own, p
 
     tall = float(pos[:, 1].max() - pos[:, 1].min()) > _TALL
+    axes = (0, 1, 2) if tall else (0, 2)
     with tiles_bar() as progress:
         found = cluster_tiles(
             pos,
             predict,
             tile_size=_CELL,
             overlap=_OVERLAP,
-            axes=(0, 1, 2) if tall else (0, 2),
+            axes=axes,
             threshold=model.threshold,
             background=model.background,
             progress=progress,

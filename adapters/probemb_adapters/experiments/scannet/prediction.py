@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from probemb_adapters.clouds import Array, Cloud, far_offset, write_instances
-from probemb_adapters.experiments.run import clouds_to_predict, tiles_bar
+from probemb_adapters.experiments.run import clouds_to_predict, own_points, tiles_bar
 from probemb_adapters.experiments.scannet.evaluation import scene_result
 from probemb_adapters.experiments.scannet.model import MIN_POINTS, MIN_SCORE, Model
 from probemb_adapters.experiments.scannet.options import Options
@@ -18,6 +18,8 @@ from probemb_adapters.files import print_any_name
 from probemb_adapters.report import Section, write_report
 from probemb_adapters.report.pictures import instance_colors, z_up
 from probemb_lib import GaussianEmbedding, Instances, cluster_tiles
+
+_AXES = (0, 1)  # horizontal
 
 
 def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) -> tuple[Instances, GaussianEmbedding]:
@@ -31,8 +33,9 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
 
     def predict(rows: Tensor) -> tuple[GaussianEmbedding, Tensor]:
         embedding, probabilities = model.predict(Data(pos=data.pos[rows], x=data.x[rows]), fabric)
+        core = own_points(data.pos[rows], options.tile_size, _AXES)
         for whole, part in zip(seen, embedding, strict=True):
-            whole[rows] = part.to(whole)
+            whole[rows[core]] = part.to(whole)[core]
         return embedding, probabilities
 
     with tiles_bar() as progress:
@@ -41,6 +44,7 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
             predict,
             tile_size=options.tile_size,
             overlap=options.tile_overlap,
+            axes=_AXES,
             threshold=model.setting,
             min_score=MIN_SCORE,
             min_points=MIN_POINTS,
