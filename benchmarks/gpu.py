@@ -25,10 +25,12 @@ import torch
 from gpu_clock import device_name, highest_clock
 from gpu_clustering import Size
 from gpu_network import Setting
+from gpu_sparse import sparse_step
 
 LOSSES = [(16, 10_000, 50), (1, 40_000, 50), (1, 1_000_000, 300)]
 CLUSTERING = [Size(16, 10_000, 40), Size(1, 150_000, 60), Size(1, 1_000_000, 2_000)]
 STEP = Setting(16, 10_000, 1.0)
+SCENE = 125_000  # points, of 100,000 voxels
 ROUNDS, SECONDS = 30, 6.0  # of one table, whatever comes first
 
 
@@ -61,6 +63,7 @@ def main() -> None:
         gpu_clustering.measure(results, size, device, rounds, seconds)
     gpu_network.geometry(results, step, device, rounds, seconds)
     gpu_network.training_step(results, step, device, rounds, seconds)
+    sparse_step(results, 500 if options.tiny else SCENE, device, rounds, seconds)
     with tempfile.TemporaryDirectory() as folder:
         gpu_network.reading(results, Path(folder) / "chairs", step, device)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import time
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from probemb_adapters.networks.minkowski import MinkowskiBackbone, MinkUNet14A, MinkUNet34C
-
-STEP_MS = 60  # forward and backward of 34C on 100,000 voxels, on an H100
+from probemb_adapters.networks.minkowski import MinkowskiBackbone, MinkUNet14A
 
 
 @pytest.fixture(autouse=True)
@@ -48,18 +45,3 @@ def test_mixed_precision(dtype: torch.dtype, device: torch.device) -> None:
     assert (found - exact).norm() < 0.1 * exact.norm()
     found.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
-
-
-def test_step_of_34c(device: torch.device) -> None:
-    """On 100,000 voxels of planes."""
-    backbone = MinkowskiBackbone(MinkUNet34C(), 0.02, engine="torch").to(device)
-    positions = torch.rand(125_000, 3, device=device) * torch.tensor([6.0, 6.0, 2.5], device=device)
-    positions[torch.arange(125_000), torch.arange(125_000) % 3] = 0.01  # a floor and two walls
-    times = []
-    for _ in range(8):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        backbone(positions, positions).square().mean().backward()
-        torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
-    assert min(times) < STEP_MS
