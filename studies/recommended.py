@@ -33,6 +33,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
+from probemb_adapters.clouds.labelled import read_labelled
 from probemb_adapters.experiments import own_clouds, partnet, scannet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.experiments.images.model import Model as ImageModel
@@ -192,7 +193,7 @@ def plants(training: str, seed: int, options: Options, fabric: Fabric) -> Subjec
     split = {}
     for number, (side, count) in enumerate(PLANTS.items()):
         write_plants(options.output / "plants" / side, count, seed=number)
-        clouds = plant_data.read_labelled(options.output / "plants" / side)
+        clouds = read_labelled(options.output / "plants" / side)
         split[side] = [replace(cloud, semantic=None) for cloud in clouds]
     unit = plant_data.common_unit(split["train"])
     resume = (folder / LAST).exists()
