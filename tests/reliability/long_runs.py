@@ -145,12 +145,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, options.output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(Sample._fields)
-        for watch in (predict(options.predictions, Path(folder)), train(options.hours, Path(folder))):
+        for run, much in ((predict, options.predictions), (train, options.hours)):
+            watch = run(much, Path(folder))
             writer.writerows(watch.samples)
+            file.flush()
             if len(watch.samples) < 8:
                 raise SystemExit(f"{watch.run}: {len(watch.samples)} samples tell no growth: give it longer")
             first, last, rise = watch.samples[len(watch.samples) // 4], watch.samples[-1], growth(watch.samples)
-            print(f"{watch.run}: {watch.count}, {len(watch.samples)} samples")
+            print(f"{watch.run}: {watch.count}, {len(watch.samples)} samples", flush=True)
             for name, allowed in GROWTH.items():
                 grows = rise[name] > allowed
                 wrong += grows
