@@ -553,7 +553,7 @@ def test_the_gpu_benchmark_in_small(tmp_path: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]+(-dirty)?", written["commit"])
     numbers = written["subjects"]["gpu"]["numbers"]
     kinds = {name.split("_")[0] for name in numbers}
-    assert kinds == {"losses", "clustering", "geometry", "step", "reading"}
+    assert kinds == {"losses", "clustering", "geometry", "step", "minkunet34c", "reading"}
     (clustering,) = (value for name, value in numbers.items() if name.startswith("clustering"))
     assert clustering["labels_other_than_cpu"] == 0
     (losses,) = (value for name, value in numbers.items() if name.startswith("losses"))
