@@ -187,6 +187,13 @@ def f1(metric: Any) -> float:
 # --- what is measured
 
 
+def part_ap(model: partnet.Model | own_clouds.Model, fabric: Fabric) -> Callable[..., PartNetAP]:
+    def ap(found: Sequence[Instances], samples: Sequence[Sample]) -> PartNetAP:
+        return partnet.score(found, [s.target for s in samples], len(model.classes), model.first_class, fabric)
+
+    return ap
+
+
 def plants(training: str, seed: int, options: Options, fabric: Fabric) -> Subject:
     """Plants without classes by a network that is trained as in the paper, or as `probemb train` does it."""
     folder = options.output / f"plants-{options.steps}-{options.points}-{training}-{seed}".replace(" ", "-")
@@ -213,10 +220,7 @@ def plants(training: str, seed: int, options: Options, fabric: Fabric) -> Subjec
         pairs = zip(clouds.clouds, clouds.targets, clouds.names, strict=True)
         return [Sample(model.predict(cloud.pos, fabric), t.gt_instance, t, name) for cloud, t, name in pairs]
 
-    def ap(found: Sequence[Instances], samples: Sequence[Sample]) -> PartNetAP:
-        return partnet.score(found, [s.target for s in samples], len(model.classes), model.first_class, fabric)
-
-    return Subject(samples("val"), samples("test"), model.background, ap, ranked=True)
+    return Subject(samples("val"), samples("test"), model.background, part_ap(model, fabric), ranked=True)
 
 
 def parts(file: Path, fabric: Fabric) -> Subject:
@@ -230,10 +234,7 @@ def parts(file: Path, fabric: Fabric) -> Subject:
         pairs = zip(tqdm(split.shapes, desc=side, unit="shape"), split.targets, strict=True)
         return [Sample(model.predict(shape, fabric), t.gt_instance, t, shape.anno_id) for shape, t in pairs]
 
-    def ap(found: Sequence[Instances], samples: Sequence[Sample]) -> PartNetAP:
-        return partnet.score(found, [s.target for s in samples], len(model.classes), model.first_class, fabric)
-
-    return Subject(samples("val"), samples("test"), model.background, ap, ranked=True)
+    return Subject(samples("val"), samples("test"), model.background, part_ap(model, fabric), ranked=True)
 
 
 def nuclei(file: Path, fabric: Fabric) -> Subject:
@@ -385,8 +386,9 @@ def main() -> None:
         for network in tqdm(networks(options), unit="network"):
             if len(network.lines(options)) < len(WAYS):
                 measure(network, options)
-    write_table(table(options), options.output / "recommended.csv")
-    print(f"\n{table_text(table(options))}\n\ntable    {options.output / 'recommended.csv'}")
+    result = table(options)
+    write_table(result, options.output / "recommended.csv")
+    print(f"\n{table_text(result)}\n\ntable    {options.output / 'recommended.csv'}")
 
 
 if __name__ == "__main__":

@@ -20,13 +20,11 @@ from probemb_adapters.experiments.scannet.prediction import predict_cloud
 from probemb_adapters.networks import _all_clouds as all_clouds
 from probemb_adapters.networks.minkowski import MinkowskiBackbone, MinkUNet14A
 from probemb_adapters.networks.pointnet2 import PointNet2, local_covariance
-from probemb_lib import GaussianEmbedding, twins
+from probemb_lib import GaussianEmbedding
 
 
 @pytest.fixture(autouse=True)
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedCuda]:
-    monkeypatch.setattr(twins, "missing", lambda device: "no kernels on a device that is pretended")
-    monkeypatch.setattr(torch.__future__, "get_swap_module_params_on_conversion", lambda: True)
+def cuda() -> Iterator[PretendedCuda]:
     with pretended_cuda() as mode:
         yield mode
 

@@ -39,7 +39,6 @@ from probemb_lib import (
     margin_cluster,
     object_csv,
     suggest_settings,
-    twins,
     window_predictor,
 )
 from probemb_lib.convert import grid_positions, lengths_from_batch, pack_list, unpack_list
@@ -51,9 +50,7 @@ CUDA = "cuda"
 
 
 @pytest.fixture(autouse=True)
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedCuda]:
-    monkeypatch.setattr(twins, "missing", lambda device: "no kernels on a device that is pretended")
-    monkeypatch.setattr(torch.__future__, "get_swap_module_params_on_conversion", lambda: True)
+def cuda() -> Iterator[PretendedCuda]:
     with pretended_cuda() as mode:
         yield mode
 

@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from probemb_lib import twins
+
 DEVICE = torch.device("cuda", 0)
 aten = torch.ops.aten
 
@@ -176,5 +178,10 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") makes its tensor here first
         stack.enter_context(mock.patch.object(torch.cuda, "_lazy_init"))
         stack.enter_context(mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False))
+        stack.enter_context(
+            mock.patch.object(twins, "missing", return_value="no kernels on a device that is pretended")
+        )
+        swapped = mock.patch.object(torch.__future__, "get_swap_module_params_on_conversion", return_value=True)
+        stack.enter_context(swapped)  # module.to("cuda"): parameters become others, in place their data cannot
         stack.enter_context(_Devices())
         yield stack.enter_context(PretendedCuda())
