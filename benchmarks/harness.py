@@ -165,8 +165,9 @@ def summary(times: Sequence[Times], items: int = 1) -> Row:
 class PeakMemory:
     """Peak memory of a block above what this process had before it: ``with PeakMemory() as peak: ...; peak.megabytes``.
 
-    NaN where the system does not tell, that is everywhere but on Linux. What else the process has done matters little,
-    but code that is loaded within the block counts: call it once before.
+    NaN where the system does not tell, that is everywhere but on Linux. Code that is loaded within the block counts:
+    call it once before. Measure :func:`in_new_process`: a long life leaves free memory that the allocator cannot give
+    back, and a block that fits in it seems to need nothing.
     """
 
     megabytes = math.nan
