@@ -83,6 +83,7 @@ TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
     "dice-alone": ({"bce_weight": 0.0}, ""),
     "dice-per-instance": ({"per_instance_dice": True}, ""),
     "cosine-6d": ({"embedding": "cosine-6d"}, ""),
+    "classes-weighed": ({"score_weight": 30.0}, ""),  # about the number of columns at level 3
     "std-from-0.1": ({"initial_std": 0.1}, ""),
     "std-from-0.1-6d": ({"embedding": "probabilistic-6d", "initial_std": 0.1}, ""),
 }

@@ -17,7 +17,7 @@ from torch_geometric.data import Batch, Data
 
 from probemb_adapters.experiments import partnet, variants
 from probemb_adapters.training import start_fabric
-from probemb_lib import DeterministicHead, HeadOutput, log_bhattacharyya
+from probemb_lib import DeterministicHead, HeadOutput, ProbabilisticHead, log_bhattacharyya
 
 run = partial(example_runs.run, PROJECT / "studies" / "ablation.py")
 BUDGET = {
@@ -209,3 +209,14 @@ def test_rows_are_options_of_the_example_and_train(row: str) -> None:
     value = loss(network(data), instance, 1 + instance % 3, data.batch)["loss"]
     value.backward()
     assert math.isfinite(value.detach())
+
+
+def test_score_weight_of_the_options_is_that_of_the_objective() -> None:
+    output = ProbabilisticHead(4, 3).eval()(torch.rand(8, 4), torch.rand(8, 3))
+    labels = torch.arange(8) % 2, 1 + torch.arange(8) % 2
+    light, heavy = (
+        partnet.objective(partnet.resolve(partnet.Options(category="Chair", level=3, score_weight=weight)))
+        for weight in (1.0, 4.0)
+    )
+    terms = light(output, *labels)
+    torch.testing.assert_close(heavy(output, *labels)["loss"] - terms["loss"], 3 * terms["score"])

@@ -78,6 +78,8 @@ class Settings(TrainingSettings):
     """of the points' entropies (paper: sum, with which training collapses)"""
     bce_weight: float = 1.0
     """of the binary cross entropy beside log-Dice (paper: 1)"""
+    score_weight: float = 1.0
+    """of the loss of the score maps (paper: 1), which divides by the number of columns: with many classes, take that"""
     per_instance_dice: bool = False
     """log-Dice of each instance, averaged, instead of one over all"""
     class_aware: bool = False

@@ -36,6 +36,7 @@ def objective(options: Options) -> ProbabilisticEmbeddingLoss:
         per_instance_dice=options.per_instance_dice,
         entropy_reduction=options.entropy,
         bce_weight=options.bce_weight,
+        score_weight=options.score_weight,
     )
 
 
