@@ -6,7 +6,14 @@ Every point is a Gaussian, similarity is the Bhattacharyya kernel, and a greedy 
 from probemb_lib import convert, functional, labels, metrics
 from probemb_lib.aggregate import InstanceIndex, aggregate_instances, index_instances
 from probemb_lib.checks import Finding, check_batch
-from probemb_lib.clustering import ThresholdFit, cluster_tiles, fit_threshold, greedy_cluster, refine_instances
+from probemb_lib.clustering import (
+    ThresholdFit,
+    cluster_tiles,
+    fit_threshold,
+    greedy_cluster,
+    join_instances,
+    refine_instances,
+)
 from probemb_lib.dense import DenseHead, DenseOutput, window_predictor
 from probemb_lib.dense_labels import dense_targets
 from probemb_lib.dense_objects import label_image, object_csv, object_table
@@ -62,6 +69,7 @@ __all__ = [
     "functional",
     "greedy_cluster",
     "index_instances",
+    "join_instances",
     "label_image",
     "labels",
     "log_bhattacharyya",

@@ -61,6 +61,7 @@ TRIALS: dict[str, tuple[dict[str, Any], ...]] = {
     PROBABILISTIC: ({}, {"initial_std": 0.6}, {"score_loss": "center-aware"}, {"initial_std": 0.15}),
     MARGIN: ({}, {"initial_margin": 1.0}, {"initial_margin": 0.25}, {"initial_margin": 0.125}),
 }
+WAYS = ((False, None), (True, None), (True, 0.2))  # of the clustering: refine and join
 # Only runs of one budget are compared.
 BUDGET = (
     "rooms",
@@ -169,12 +170,14 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
     root = own.root or scannet_folder(own.rooms, fabric)
     model = scannet.new_model(run.method, own, fabric)  # type: ignore[arg-type]
     start = time.perf_counter()
-    numbers: dict[str, Any] = dict.fromkeys((HELD_OUT, "setting", "refine", *VALUES, *REPAIRS))
+    numbers: dict[str, Any] = dict.fromkeys((HELD_OUT, "setting", "refine", "join", *VALUES, *REPAIRS))
     try:
         scannet.train_model(model, scannet.training_scenes(root, own), scannet.loss_of(model, own), own, fabric)
         trained = time.perf_counter()
         model, numbers[HELD_OUT] = fit_clustering(model, scannet.fitting_scenes(root, own), fabric)
-        numbers |= {"setting": model.setting, "refine": model.settings.refine if run.method == PROBABILISTIC else None}
+        numbers["setting"] = model.setting
+        if run.method == PROBABILISTIC:
+            numbers |= {"refine": model.settings.refine, "join": model.settings.join}
     except FloatingPointError as error:  # the loss was not finite
         print(error)
         trained = time.perf_counter()
@@ -203,12 +206,13 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
 def fit_clustering(model: scannet.Model, data: Dataset[Data], fabric: Fabric) -> tuple[scannet.Model, float]:
     """The model with what its clustering depends on picked by AP50 on held-out rooms, and that AP50, per cent.
 
-    Of probabilistic embeddings the threshold, and whether instances are refined; of margins the least seed value.
+    Of probabilistic embeddings the threshold, and whether instances are refined and joined; of margins the least seed
+    value.
     """
-    ways = (False, True) if model.method == PROBABILISTIC else (model.settings.refine,)
+    ways = [{"refine": refine, "join": join} for refine, join in WAYS] if model.method == PROBABILISTIC else [{}]
     found = []
-    for refine in ways:
-        way = replace(model, settings=replace(model.settings, refine=refine))
+    for changes in ways:
+        way = replace(model, settings=replace(model.settings, **changes))
         fit, shown_score = scannet.fit_setting(way, data, fabric)
         found.append((fit.metric, way.with_setting(fit.threshold, shown_score)))
     value, best = max(found, key=lambda pair: pair[0])
@@ -243,9 +247,10 @@ def trials_table(options: Options) -> Table:
         for run in (Run(method, trial, options.seed) for trial in range(options.trials)):
             line = done.get(run, {})
             chosen = "*" if line and run.trial == best_trial(method, done, options) else ""
-            cells = [float(line[name]) if line.get(name) else None for name in (HELD_OUT, "AP50")]
-            rows.append(Row(f"{method}, {run.settings}", [*cells, line.get("setting"), line.get("refine"), chosen]))
-    columns = (HELD_OUT, "AP50", "τ or least seed", "refined", "chosen")
+            values = [float(line[name]) if line.get(name) else None for name in (HELD_OUT, "AP50")]
+            ways = [line.get(name) for name in ("setting", "refine", "join")]
+            rows.append(Row(f"{method}, {run.settings}", [*values, *ways, chosen]))
+    columns = (HELD_OUT, "AP50", "τ or least seed", "refined", "joined from", "chosen")
     return Table("Settings", columns, rows, text="With the first seed, per cent")
 
 

@@ -62,6 +62,7 @@ PUBLIC = [
     "functional",
     "greedy_cluster",
     "index_instances",
+    "join_instances",
     "label_image",
     "labels",
     "log_bhattacharyya",

@@ -69,6 +69,7 @@ def fit_threshold(
     background: int | None = 0,
     class_aware: bool = False,
     refine: bool = False,
+    join: float | None = None,
 ) -> ThresholdFit:
     """The clustering threshold τ with the best metric on validation data (section 3.4).
 
@@ -77,7 +78,7 @@ def fit_threshold(
         targets: the ground truth of each cloud, whatever ``metric`` takes.
         metric: from the instances of all clouds and their targets to a number, the higher the better.
         grid: thresholds to try, in (0, 1]. The first of equal metrics wins; NaN never does.
-        min_score, min_points, background, class_aware, refine: see :func:`~probemb_lib.greedy_cluster`.
+        min_score, min_points, background, class_aware, refine, join: see :func:`~probemb_lib.greedy_cluster`.
 
     Raises:
         ValueError: nothing to fit on, an empty grid, or the metric is NaN for every threshold.
@@ -103,6 +104,7 @@ def fit_threshold(
                 background=background,
                 class_aware=class_aware,
                 refine=refine,
+                join=join,
             )
             for embedding, probabilities in outputs
         ]

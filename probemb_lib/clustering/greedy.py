@@ -8,7 +8,8 @@ from torch import Tensor
 
 from probemb_lib.clustering._index import greedy_indexed
 from probemb_lib.clustering._rounds import greedy_rounds
-from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits, check_threshold
+from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_join, check_limits, check_threshold
+from probemb_lib.clustering.join import join_instances
 from probemb_lib.clustering.refine import refine_instances
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, plain_tensor
 from probemb_lib.instances import Instances
@@ -26,6 +27,7 @@ def greedy_cluster(
     background: int | None = 0,
     class_aware: bool = False,
     refine: bool = False,
+    join: float | None = None,
 ) -> Instances:
     """Group points into instances (Eq. 11).
 
@@ -49,6 +51,7 @@ def greedy_cluster(
             no such column, and every point is clustered.
         class_aware: only points whose own best foreground class is the seed's join it.
         refine: afterwards let the members decide on groups, classes and scores: :func:`refine_instances`.
+        join: then make one of instances whose Gaussians have at least this κ: :func:`join_instances`; None: of none.
 
     Returns:
         Instances, on the device of the input.
@@ -65,6 +68,7 @@ def greedy_cluster(
     x = check_embedding(embedding)
     check_threshold(threshold)
     check_limits(min_score, min_points)
+    check_join(join, refine)
     probabilities, batch = check_clustering(x, probabilities, background, batch)
     probabilities = at_least_float32(probabilities)
     score, semantic = best_foreground(probabilities, background)
@@ -101,6 +105,8 @@ def greedy_cluster(
     )
     if refine:
         instances = refine_instances(embedding, probabilities, instances, background=background)
+    if join is not None:
+        instances = join_instances(instances, join, class_aware=class_aware)
     return instances.keep(instances.size >= min_points) if min_points > 1 else instances
 
 

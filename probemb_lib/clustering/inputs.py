@@ -61,6 +61,19 @@ def check_limits(min_score: float, min_points: int) -> None:
         raise ValueError(f"expected min_points >= 1, got {min_points}")
 
 
+def check_join(join: float | None, refine: bool) -> None:
+    """Check the threshold of instances that become one.
+
+    Raises:
+        ValueError: it is no threshold, or instances are not refined: they have their seeds' Gaussians then, which
+            the clustering has told apart.
+    """
+    if join is not None:
+        check_threshold(join, "join")
+        if not refine:
+            raise ValueError(f"expected refine=True beside join={join}: instances are compared by all of their members")
+
+
 def check_clustering(
     x: GaussianEmbedding,
     probabilities: Tensor,

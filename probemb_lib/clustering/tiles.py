@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from probemb_lib.clustering.greedy import _cluster_cloud, greedy_cluster
-from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_limits, check_threshold
+from probemb_lib.clustering.inputs import best_foreground, check_clustering, check_join, check_limits, check_threshold
+from probemb_lib.clustering.join import join_instances
 from probemb_lib.clustering.refine import SIZE_EXPONENT
 from probemb_lib.gaussian import GaussianEmbedding, at_least_float32, check_embedding, plain_tensor
 from probemb_lib.head import HeadOutput
@@ -51,6 +53,7 @@ def cluster_tiles(
     class_aware: bool = False,
     stitch_threshold: float | None = None,
     refine: bool = False,
+    join: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Instances:
     """Predict and cluster a scene tile by tile: what :func:`~probemb_lib.greedy_cluster` is for a scene that fits.
@@ -83,6 +86,8 @@ def cluster_tiles(
             joins instances that one tile told apart.
         refine: let the members of each instance decide which points, class and score it has, within each tile as
             :func:`~probemb_lib.refine_instances`; class and score then come from the labelled members in all tiles.
+        join: then make one of instances whose Gaussians have at least this κ, see
+            :func:`~probemb_lib.join_instances`; those of the tile with most of their points are compared.
         progress: called after each tile with the number of tiles done and of all.
 
     Returns:
@@ -109,6 +114,7 @@ def cluster_tiles(
     check_threshold(threshold)
     check_threshold(stitch_threshold, "stitch_threshold")
     check_limits(min_score, min_points)
+    check_join(join, refine)
     cluster = partial(
         greedy_cluster,
         threshold=threshold,
@@ -138,14 +144,15 @@ def cluster_tiles(
     del tiles  # its order of the points is as large as the labels
 
     whole = _concatenate(found, positions)
-    row, best = _stitch(whole, stitch_threshold, min_score, min_points, class_aware)
+    least = min_points if join is None else 1  # parts of an object may be small
+    row, best = _stitch(whole, stitch_threshold, min_score, least, class_aware)
     if refine and len(best.row):
         row, best = _refined(row, best, whole, background, len(positions))
     row = torch.cat([row, row.new_tensor([-1])])  # −1 takes the last, and stays −1
     for some in label.split(REMAPPED_AT_ONCE):
         some.copy_(row[some])
     best = best.to(positions.device)
-    return Instances(
+    instances = Instances(
         label=label.to(positions.device),
         semantic=best.semantic,
         score=best.score,
@@ -153,6 +160,26 @@ def cluster_tiles(
         batch=torch.zeros_like(best.row),
         embedding=best.embedding,
         point_batch=torch.zeros(label.shape, dtype=torch.int64, device=positions.device),
+    )
+    if join is None:
+        return instances
+    instances = join_instances(instances, join, class_aware=class_aware)
+    return _best_first(instances.keep(instances.size >= min_points))
+
+
+def _best_first(found: Instances) -> Instances:
+    """The same instances, rows by score."""
+    order = found.score.argsort(descending=True, stable=True)
+    place = torch.full((len(order) + 1,), -1, device=order.device)  # −1 takes the last, and stays −1
+    place[order] = torch.arange(len(order), device=order.device)
+    return replace(
+        found,
+        label=place[found.label],
+        semantic=found.semantic[order],
+        score=found.score[order],
+        seed=found.seed[order],
+        batch=found.batch[order],
+        embedding=found.embedding.select(order),
     )
 
 

@@ -139,8 +139,14 @@ class Model:
         if setting is None:
             setting = self.setting
         if self.method == "probabilistic":
-            refine = bool(self.settings.refine)
-            return greedy_cluster(*output, threshold=setting, min_score=MIN_SCORE, min_points=MIN_POINTS, refine=refine)
+            return greedy_cluster(
+                *output,
+                threshold=setting,
+                min_score=MIN_SCORE,
+                min_points=MIN_POINTS,
+                refine=bool(self.settings.refine),
+                join=self.settings.join,
+            )
         return margin_cluster(*output, min_score=setting, min_points=MIN_POINTS)
 
     def shown(self, found: Instances) -> Instances:

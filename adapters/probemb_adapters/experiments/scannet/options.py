@@ -70,6 +70,8 @@ class SharedSettings(TrainingSettings):
     refine: bool | None = None
     """let the members of each found object decide which points, class and score it has (ScanNet: no, as in the paper,
     where the seed decides; rooms: yes)"""
+    join: float | None = None
+    """then make one of objects whose Gaussians are so similar, from 0 to 1 (rooms, where they are refined: 0.2)"""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def resolve(options: Options) -> Options:
         "score_loss": "center-aware" if real else "complement",
         "elastic": real,
         "refine": not real,
-        "epochs": 300 if real else 40,
+        "epochs": 300 if real else 60,
         "batch_size": 8 if real else 4,
         "learning_rate": 1e-3 if real else 3e-3,
         "train_points": 100_000 if real else 3_000,
@@ -135,6 +137,9 @@ def resolve(options: Options) -> Options:
         "workers": 4 if real else 0,
     }
     options = with_defaults(options, defaults)
+    options = with_defaults(options, {"join": None if real or not options.refine else 0.2})
+    if options.join is not None and not options.refine:
+        raise SystemExit(f"--join {options.join} needs --refine True: objects are compared by all of their points")
     if not 0 < options.held_out < 1:
         raise SystemExit(f"--held-out: expected a share between 0 and 1, got {options.held_out}")
     if not options.methods or len(set(options.methods)) < len(options.methods):

@@ -49,6 +49,7 @@ def predict_cloud(model: Model, data: Data, options: Options, fabric: Fabric) ->
             min_score=MIN_SCORE,
             min_points=MIN_POINTS,
             refine=bool(model.settings.refine),
+            join=model.settings.join,
             progress=progress,
         )
     return found, seen

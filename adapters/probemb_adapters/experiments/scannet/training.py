@@ -18,6 +18,8 @@ from probemb_adapters.scannet import INSTANCE_CLASSES
 from probemb_adapters.training.options import chosen
 from probemb_lib import CenterAwareLoss, LearnableMarginLoss, ProbabilisticEmbeddingLoss
 
+OF_CLUSTERING = ("setting", "shown_score", "refine", "join")  # after the training, which may go on with others
+
 
 def new_model(method: Method, options: Options, fabric: Fabric) -> Model:
     """With weights of the seed, the backbone's those of ``options.start_from``; its clustering is not fitted yet."""
@@ -47,7 +49,7 @@ def train_model(
     engine = pick_engine(options.engine, fabric.device.type)
     voxels = f"voxels of {100 * chosen(options.voxel_size):g} cm, convolutions by {ENGINES[engine]}"
     fabric.print(f"\n{model.method}: MinkUNet{options.backbone} of width {chosen(options.width):g}, {voxels}")
-    compared = {name: v for name, v in model.settings.stored().items() if name != "setting"}  # fitted afterwards
+    compared = {name: v for name, v in model.settings.stored().items() if name not in OF_CLUSTERING}
     folder = options.output / model.method
     history = train_network(
         model.network,
