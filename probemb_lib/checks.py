@@ -23,6 +23,7 @@ from probemb_lib.positions import STRAY, coarse_step, stray_rows
 MOST = 0.9  # of a cloud: more than one instance should hold
 SEVERAL = 0.25  # of the clouds with such an instance; some have one by nature
 PURE = 0.8  # of an instance: least share of its class
+UPON = 5  # instances on a ground; a table has four legs
 TINY = 5  # points of an instance that is hardly one
 MANY = 0.05  # of the instances that are tiny; sampling leaves some
 REPEATED = 0.05  # of the points at the place of another
@@ -264,7 +265,7 @@ def _labels(clouds: Labelled, background: int | None, *, unsigned: bool) -> Iter
         yield Finding(
             "warning",
             f"instance: expected {NO_INSTANCE} on the background, got none and an instance 0 that spans the whole "
-            f"cloud in {around} of {count} clouds: is 0 the background? Convert labels by a "
+            f"cloud in {around} of {count} clouds: is 0 the background, or the ground? Convert labels by a "
             "probemb_lib.LabelConvention",
         )
     tiny = np.flatnonzero(table.size < TINY)
@@ -292,15 +293,23 @@ def _majority(clouds: Labelled) -> tuple[Integers, NDArray[np.float64]]:
 
 
 def _surrounding(clouds: Labelled) -> int:
-    """Clouds in which the box of instance 0 is that of the cloud, and the boxes of the others are not."""
-    found = 0
-    for rows in clouds.clouds:
-        x, ids = clouds.positions[rows], clouds.instance[rows]
-        extent = np.ptp(x, axis=0)
-        if len(rows) <= FEW or not extent.all():
+    """Clouds in which instance 0 lies around or under all others: its box is that of the cloud, or is it but along one
+    axis, as of the ground, with most of the points and many others on it; and the boxes of the others are not."""
+    table, found = clouds.table, 0
+    order = np.argsort(table.of, kind="stable")[-table.size.sum() :]  # points without an instance come first
+    first = np.cumsum(table.size) - table.size
+    x = clouds.positions[order]
+    boxes = np.maximum.reduceat(x, first) - np.minimum.reduceat(x, first)  # (K, D)
+    for c, rows in enumerate(clouds.clouds):
+        extent = np.ptp(clouds.positions[rows], axis=0)
+        own = np.flatnonzero(table.cloud == c)  # by id
+        if len(rows) <= FEW or len(own) < 3 or table.id[own[0]] != 0 or not extent.any():
             continue
-        spans = [(np.ptp(x[ids == i], axis=0) / extent).min() > MOST for i in np.unique(ids[ids >= 0])]
-        found += len(spans) > 2 and 0 in ids and spans[0] and not any(spans[1:])
+        spans = boxes[own][:, extent > 0] / extent[extent > 0] > MOST  # an image may lie in a plane of space
+        around = spans.all(axis=1)
+        under = spans.sum(axis=1) >= max(2, spans.shape[1] - 1)
+        ground = table.size[own[0]] > 0.5 * len(rows) and len(own) > UPON
+        found += any(of[0] and not of[1:].any() for of in (around, under & ground))
     return found
 
 
