@@ -293,8 +293,8 @@ def _majority(clouds: Labelled) -> tuple[Integers, NDArray[np.float64]]:
 
 
 def _surrounding(clouds: Labelled) -> int:
-    """Clouds in which instance 0 lies around or under all others: its box is that of the cloud, or is it but along one
-    axis, as of the ground, with most of the points and many others on it; and the boxes of the others are not."""
+    """Clouds in which instance 0 lies around or under all others: its box alone is that of the cloud; or it is but along one
+    axis, as of a ground, which has most of the points, and many others that are small against it."""
     table, found = clouds.table, 0
     order = np.argsort(table.of, kind="stable")[-table.size.sum() :]  # points without an instance come first
     first = np.cumsum(table.size) - table.size
@@ -305,11 +305,11 @@ def _surrounding(clouds: Labelled) -> int:
         own = np.flatnonzero(table.cloud == c)  # by id
         if len(rows) <= FEW or len(own) < 3 or table.id[own[0]] != 0 or not extent.any():
             continue
-        spans = boxes[own][:, extent > 0] / extent[extent > 0] > MOST  # an image may lie in a plane of space
-        around = spans.all(axis=1)
-        under = spans.sum(axis=1) >= max(2, spans.shape[1] - 1)
-        ground = table.size[own[0]] > 0.5 * len(rows) and len(own) > UPON
-        found += any(of[0] and not of[1:].any() for of in (around, under & ground))
+        spans = boxes[own][:, extent > 0] / extent[extent > 0]  # an image may lie in a plane of space
+        wide = spans[0] > MOST
+        around = wide.all() and not (spans[1:] > MOST).all(axis=1).any()
+        upon = len(own) > UPON and (spans[1:, wide] < 0.5).all() and table.size[own[0]] > 0.5 * len(rows)
+        found += around or (wide.sum() >= max(2, len(wide) - 1) and upon)
     return found
 
 

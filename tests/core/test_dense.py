@@ -116,6 +116,17 @@ def test_state_is_that_of_the_head() -> None:
     assert list(head.state_dict()) == [f"head.{name}" for name in inner.state_dict()]
 
 
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), torch.tensor([0.5, 0.5]), np.array([0.5, 0.5])])
+def test_spacing_as_readers_of_images_give_it(number) -> None:
+    """A header's numbers are numpy's; an integer is one too."""
+    head = ProbabilisticHead(4, 2, dim=2)
+    assert DenseHead(head, spacing=number).spacing == (0.5, 0.5)
+    torch.testing.assert_close(grid_positions((2, 3), spacing=number), grid_positions((2, 3), spacing=0.5))
+    assert DenseHead(head, spacing=np.int64(2)).spacing == (2.0, 2.0)
+    with pytest.raises(ValueError, match="expected a positive number, or one for each of 2 axes, got 0.0"):
+        DenseHead(head, spacing=np.float32(0))
+
+
 def test_spacing_of_a_call_goes_before_that_of_the_head() -> None:
     head = DenseHead.probabilistic(4, num_classes=2, offset_scale=1.0).eval()
     features = torch.randn(1, 4, 3, 3)
