@@ -355,7 +355,11 @@ def grid_positions(
     shape = tuple(shape)
     if len(shape) == 0 or min(*shape, batch_size) < 0:
         raise ValueError(f"shape: expected at least one size and all >= 0, got {shape} with batch_size {batch_size}")
-    steps = (float(spacing),) * len(shape) if isinstance(spacing, Real) else tuple(float(step) for step in spacing)
+    steps = (
+        (float(spacing),) * len(shape)
+        if isinstance(spacing, (int, float, Real))
+        else tuple(float(step) for step in spacing)
+    )
     if len(steps) != len(shape) or not all(math.isfinite(step) and step > 0 for step in steps):
         raise ValueError(f"spacing: expected a positive number, or one for each of {len(shape)} axes, got {spacing}")
     if dtype not in (torch.float32, torch.float64):

@@ -18,7 +18,8 @@ class SuggestedSettings(NamedTuple):
     Attributes:
         offset_scale: of the heads.
         initial_std: of :class:`~probemb_lib.ProbabilisticHead`.
-        spacing: median distance of a point to its nearest neighbour.
+        spacing: median distance of a point to its nearest neighbour at another place; NaN where each point is there
+            twice.
         smallest: points of the smallest instance.
         min_points: of the clusterings, a start: a fifth of a small instance, so that noise is none.
         unit: what the positions are where they show it, in words: "0 to 1", "unit sphere", "pixels or voxels"; else

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from probemb_lib import Finding, check_batch
+from probemb_lib import Finding, check_batch, index_instances
 from probemb_lib._labelled import as_array
 
 
@@ -151,6 +151,20 @@ def test_other_negative_ids() -> None:
     batch = good()
     batch.instance[batch.instance == 2] = -2
     only(batch, "error: instance: expected ids >= 0, -1 (none) or -100 (ignored), got -2")
+
+
+def test_numbers_that_losses_refuse() -> None:
+    """A mask is no label, ids beyond int64 do not come back negative, and clouds are not named by numbers of scenes."""
+    batch = good()
+    mask = "error: instance: expected integers, got bool: probemb_lib.labels.labels_from_masks makes them"
+    only(batch._replace(instance=batch.instance > 0), mask)
+    far = torch.from_numpy(np.where(batch.instance == 1, np.uint64(2**63 + 3), np.uint64(5)))
+    only(batch._replace(instance=far), f"error: instance: expected numbers below 2^63, got {2**63 + 3}: number them")
+    for number, level in ((70_000, "warning"), (2**31, "error")):
+        start = f"{level}: batch: expected clouds numbered from 0, at most one a point, got {2 * number} for 1800"
+        only(batch._replace(batch=number * batch.batch), start)
+    with pytest.raises(ValueError, match="expected cloud numbers"):
+        index_instances(batch.instance, 2**30 * batch.batch)
 
 
 @pytest.mark.parametrize(
