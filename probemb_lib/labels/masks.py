@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from probemb_lib.gaussian import plain_tensor
 from probemb_lib.labels.values import IGNORED, NO_INSTANCE, is_integer
 
 
@@ -29,14 +28,15 @@ def labels_from_masks(masks: Tensor, classes: Tensor | None = None) -> tuple[Ten
     >>> labels_from_masks(torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0]]).bool(), torch.tensor([3, 4]))
     (tensor([   0, -100,    1,   -1]), tensor([   3, -100,    4,    0]))
     """
-    masks = plain_tensor(masks, "masks")
+    for name, x in (("masks", masks), ("classes", classes)):
+        if not (isinstance(x, Tensor) or (x is None and name == "classes")):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}: torch.as_tensor makes one")
     if masks.dtype != torch.bool:
         raise TypeError(f"masks: expected torch.bool, got {masks.dtype}; use masks > 0")
     if masks.ndim < 2:
         raise ValueError(f"masks: expected (K, ...), one mask an instance, got {tuple(masks.shape)}")
     if classes is None:
         classes = torch.ones(len(masks), dtype=torch.int64, device=masks.device)
-    classes = plain_tensor(classes, "classes")
     if not is_integer(classes.dtype):
         raise TypeError(f"classes: expected an integer type, got {classes.dtype}")
     classes = classes.long()  # torch compares no uint16

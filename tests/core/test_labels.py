@@ -430,7 +430,7 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         lambda: labels_from_masks(np.ones((1, 2), bool)),
         TypeError,
-        "masks: expected a torch.Tensor, got ndarray: .*from_",
+        "masks: expected a torch.Tensor, got ndarray: .*as_",
     ),  # type: ignore[arg-type]
     (lambda: labels_from_masks(_I([[True]]), [1]), TypeError, "classes: expected a torch.Tensor, got list"),  # type: ignore[arg-type]
     (lambda: labels_from_masks(_I([[True]]), _I([1.0])), TypeError, "classes: expected an integer type"),
