@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TypeAlias
 
 from torch import Tensor
@@ -16,7 +17,9 @@ Spacing: TypeAlias = float | Sequence[float]
 def steps_of(spacing: Spacing, axes: int) -> tuple[float, ...]:
     """One number an axis, checked where positions are made."""
     grid_positions((0,) * axes, spacing=spacing)
-    return (float(spacing),) * axes if isinstance(spacing, (int, float)) else tuple(float(step) for step in spacing)
+    return (
+        (float(spacing),) * axes if isinstance(spacing, (int, float, Real)) else tuple(float(step) for step in spacing)
+    )
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probemb_lib._labelled import Integers, Labelled, as_array, labelled
+from probemb_lib.aggregate import RANK_BITS
 from probemb_lib.gaussian import plain_tensor
 from probemb_lib.labels import IGNORED, NO_INSTANCE
 from probemb_lib.positions import STRAY, coarse_step, stray_rows
@@ -23,6 +24,7 @@ from probemb_lib.positions import STRAY, coarse_step, stray_rows
 MOST = 0.9  # of a cloud: more than one instance should hold
 SEVERAL = 0.25  # of the clouds with such an instance; some have one by nature
 PURE = 0.8  # of an instance: least share of its class
+UPON = 5  # instances on a ground; a table has four legs
 TINY = 5  # points of an instance that is hardly one
 MANY = 0.05  # of the instances that are tiny; sampling leaves some
 REPEATED = 0.05  # of the points at the place of another
@@ -30,6 +32,7 @@ SPHERE = 1.05  # radius that rounding and small augmentations leave of the unit 
 GROUPS = 0.05  # of the points, in a group that is a cloud of its own
 STRETCHES = 8  # of the order of points
 CELLS = 32  # along the longest axis, to see groups that lie apart
+MOST_CLOUDS = 2**RANK_BITS  # which losses refuse
 FEW = 50  # points of a cloud too small to say anything of its neighbours
 WRAPPED = {
     value % 2**bits: f"{value} in uint{bits}" for bits in (8, 16, 32) for value in (NO_INSTANCE, IGNORED)
@@ -139,7 +142,12 @@ def _structure(positions: Any, instance: Any, semantic: Any, batch: Any) -> Iter
         elif labels.dtype.kind not in "iu":
             nan = int(np.isnan(labels).sum()) if labels.dtype.kind == "f" else 0
             what = f"{labels.dtype} with NaN on {nan} points" if nan else str(labels.dtype)
-            yield Finding("error", f"{name}: expected integers, got {what}: {IGNORED} where it is NaN, then .long()")
+            way = f"{IGNORED} where it is NaN, then .long()"
+            if labels.dtype.kind == "b":
+                way = "probemb_lib.labels.labels_from_masks makes them of one mask an instance"
+            yield Finding("error", f"{name}: expected integers, got {what}: {way}")
+        elif labels.dtype.kind == "u" and labels.size and labels.max() >= 2**63:
+            yield Finding("error", f"{name}: expected numbers below 2^63, got {labels.max()}: number them anew")
 
 
 def _is_unsigned(x: Any) -> bool:
@@ -185,6 +193,12 @@ def _values(positions: Any, instance: Any, semantic: Any, batch: Any, num_classe
         number = as_array(batch).astype(np.int64)
         if number.min() < 0:
             yield Finding("error", f"batch: expected cloud numbers >= 0, got {number.min()}")
+        elif number.max() >= len(number):
+            yield Finding(
+                "error" if number.max() >= MOST_CLOUDS else "warning",
+                f"batch: expected clouds numbered from 0, at most one a point, got {number.max()} for {len(number)} "
+                f"points, and losses take each number below it for an empty cloud: number the clouds of a batch anew",
+            )
         elif len(np.unique(number)) > 0.5 * len(number) and len(number) > FEW:
             yield Finding(
                 "warning",
@@ -264,7 +278,7 @@ def _labels(clouds: Labelled, background: int | None, *, unsigned: bool) -> Iter
         yield Finding(
             "warning",
             f"instance: expected {NO_INSTANCE} on the background, got none and an instance 0 that spans the whole "
-            f"cloud in {around} of {count} clouds: is 0 the background? Convert labels by a "
+            f"cloud in {around} of {count} clouds: is 0 the background, or the ground? Convert labels by a "
             "probemb_lib.LabelConvention",
         )
     tiny = np.flatnonzero(table.size < TINY)
@@ -292,15 +306,23 @@ def _majority(clouds: Labelled) -> tuple[Integers, NDArray[np.float64]]:
 
 
 def _surrounding(clouds: Labelled) -> int:
-    """Clouds in which the box of instance 0 is that of the cloud, and the boxes of the others are not."""
-    found = 0
-    for rows in clouds.clouds:
-        x, ids = clouds.positions[rows], clouds.instance[rows]
-        extent = np.ptp(x, axis=0)
-        if len(rows) <= FEW or not extent.all():
+    """Clouds in which instance 0 lies around or under all others: its box alone is that of the cloud; or it is so but
+    along one axis, as of a ground, which has most of the points, and many others that are small against it."""
+    table, found = clouds.table, 0
+    order = np.argsort(table.of, kind="stable")[-table.size.sum() :]  # points without an instance come first
+    first = np.cumsum(table.size) - table.size
+    x = clouds.positions[order]
+    boxes = np.maximum.reduceat(x, first) - np.minimum.reduceat(x, first)  # (K, D)
+    for c, rows in enumerate(clouds.clouds):
+        extent = np.ptp(clouds.positions[rows], axis=0)
+        own = np.flatnonzero(table.cloud == c)  # by id
+        if len(rows) <= FEW or len(own) < 3 or table.id[own[0]] != 0 or not extent.any():
             continue
-        spans = [(np.ptp(x[ids == i], axis=0) / extent).min() > MOST for i in np.unique(ids[ids >= 0])]
-        found += len(spans) > 2 and 0 in ids and spans[0] and not any(spans[1:])
+        spans = boxes[own][:, extent > 0] / extent[extent > 0]  # an image may lie in a plane of space
+        wide = spans[0] > MOST
+        around = wide.all() and not (spans[1:] > MOST).all(axis=1).any()
+        upon = len(own) > UPON and (spans[1:, wide] < 0.5).all() and table.size[own[0]] > 0.5 * len(rows)
+        found += around or (wide.sum() >= max(2, len(wide) - 1) and upon)
     return found
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -354,9 +355,13 @@ def grid_positions(
     shape = tuple(shape)
     if len(shape) == 0 or min(*shape, batch_size) < 0:
         raise ValueError(f"shape: expected at least one size and all >= 0, got {shape} with batch_size {batch_size}")
-    steps = (spacing,) * len(shape) if isinstance(spacing, (int, float)) else tuple(spacing)
+    steps = (
+        (float(spacing),) * len(shape)
+        if isinstance(spacing, (int, float, Real))
+        else tuple(float(step) for step in spacing)
+    )
     if len(steps) != len(shape) or not all(math.isfinite(step) and step > 0 for step in steps):
-        raise ValueError(f"spacing: expected a positive number, or one for each axis of shape {shape}, got {spacing}")
+        raise ValueError(f"spacing: expected a positive number, or one for each of {len(shape)} axes, got {spacing}")
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
     axes = [torch.arange(n, dtype=dtype, device=device) * step for n, step in zip(shape, steps, strict=True)]

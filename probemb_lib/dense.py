@@ -16,6 +16,7 @@ Nothing here computes a loss or a cluster: it is the packed form of ``probemb_li
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
@@ -225,7 +226,7 @@ def window_predictor(
         raise ValueError(f"image: expected shape (1, C, H, W) or (1, C, Z, Y, X), got {tuple(image.shape)}")
     image, sizes = plain(image), tuple(image.shape[2:])
     steps = steps_of(spacing, len(sizes))
-    multiples = (multiple_of,) * len(sizes) if isinstance(multiple_of, int) else tuple(multiple_of)
+    multiples = (multiple_of,) * len(sizes) if isinstance(multiple_of, (int, Integral)) else tuple(multiple_of)
     if len(multiples) != len(sizes) or min(multiples) < 1:
         raise ValueError(
             f"multiple_of: expected a number >= 1, or one for each of {len(sizes)} axes, got {multiple_of}"
@@ -249,10 +250,8 @@ def window_predictor(
         window = image
         for axis, (a, size, w) in enumerate(zip(first, sizes, wanted, strict=True), 2):
             window = window.narrow(axis, a, min(w, size))
-        beyond = [w - size for w, size in zip(wanted, window.shape[2:], strict=True)]
-        if any(beyond):
-            padding = [n for extra in reversed(beyond) for n in (0, extra)]
-            window = nn.functional.pad(window, padding, mode="replicate")
+            if w > size:  # by rows of any type, which torch's padding does not take
+                window = window.index_select(axis, torch.arange(w, device=window.device).clamp_max(size - 1))
         output = network(window)
         if not isinstance(output, DenseOutput):
             raise TypeError(f"network: expected the DenseOutput of a DenseHead, got {type(output).__name__}")

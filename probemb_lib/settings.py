@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +18,12 @@ class SuggestedSettings(NamedTuple):
     Attributes:
         offset_scale: of the heads.
         initial_std: of :class:`~probemb_lib.ProbabilisticHead`.
-        spacing: median distance of a point to its nearest neighbour.
+        spacing: median distance of a point to its nearest neighbour at another place; NaN where each point is there
+            twice.
         smallest: points of the smallest instance.
         min_points: of the clusterings, a start: a fifth of a small instance, so that noise is none.
-        unit: a guess at the unit of the positions, in words.
+        unit: what the positions are where they show it, in words: "0 to 1", "unit sphere", "pixels or voxels"; else
+            "unknown".
     """
 
     offset_scale: float
@@ -93,7 +94,7 @@ def _round(x: float | np.floating) -> float:
 def _unit(clouds: Labelled) -> str:
     x: Floats = clouds.positions
     low, high = x.min(axis=0), x.max(axis=0)
-    extent, spacing = float((high - low).max()), clouds.spacing
+    extent = float((high - low).max())
     reach = float(np.linalg.norm(x, axis=1).max())
     if low.min() >= 0 and high.max() <= 1 and extent > 0.5:
         return "0 to 1"
@@ -102,6 +103,4 @@ def _unit(clouds: Labelled) -> str:
     if bool((x == np.round(x)).all()) and extent >= 2:
         return "pixels or voxels"
     far = " far from the origin, as of a map: subtract an offset" if np.abs(x).max() > 100 * extent else ""
-    if math.isnan(spacing) or extent < 0.5:
-        return f"unknown{far}"
-    return ("metres" if spacing < 0.5 and extent < 10_000 else "millimetres or another small unit") + far
+    return f"unknown{far}"  # the same numbers may be metres of a room or micrometres of cells

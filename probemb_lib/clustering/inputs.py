@@ -107,6 +107,7 @@ def check_clustering(
             raise ValueError(f"expected batch ({n},) on {x.mean.device}, got {tuple(batch.shape)} on {batch.device}")
         if batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool:
             raise TypeError(f"batch: expected integers, got {batch.dtype}")
+        batch = batch.long()  # torch compares no uint16
     if n == 0:
         return probabilities, batch
     limits = {"mean": MAX_MEAN, "log_std": MAX_LOG_STD, "probabilities": math.inf}

@@ -22,12 +22,15 @@ def labels_from_masks(masks: Tensor, classes: Tensor | None = None) -> tuple[Ten
         of that row, 0 in none, −100 in several. New int64 tensors.
 
     Raises:
-        TypeError: ``masks`` is not bool, or ``classes`` are not integers.
+        TypeError: ``masks`` is not a tensor of bool, or ``classes`` are not integers.
         ValueError: ``masks`` has no axis of points, or ``classes`` is not (K,) and ≥ 0.
 
     >>> labels_from_masks(torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0]]).bool(), torch.tensor([3, 4]))
     (tensor([   0, -100,    1,   -1]), tensor([   3, -100,    4,    0]))
     """
+    for name, x in (("masks", masks), ("classes", classes)):
+        if not (isinstance(x, Tensor) or (x is None and name == "classes")):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}: torch.as_tensor makes one")
     if masks.dtype != torch.bool:
         raise TypeError(f"masks: expected torch.bool, got {masks.dtype}; use masks > 0")
     if masks.ndim < 2:
@@ -36,6 +39,7 @@ def labels_from_masks(masks: Tensor, classes: Tensor | None = None) -> tuple[Ten
         classes = torch.ones(len(masks), dtype=torch.int64, device=masks.device)
     if not is_integer(classes.dtype):
         raise TypeError(f"classes: expected an integer type, got {classes.dtype}")
+    classes = classes.long()  # torch compares no uint16
     if classes.shape != masks.shape[:1] or (classes < 0).any():
         raise ValueError(
             f"classes: expected ({len(masks)},), a class >= 0 for each mask, got {tuple(classes.shape)}"
@@ -45,5 +49,5 @@ def labels_from_masks(masks: Tensor, classes: Tensor | None = None) -> tuple[Ten
     instance = torch.full_like(owners, NO_INSTANCE)
     for k, mask in enumerate(masks):
         instance[mask] = k
-    semantic = torch.nn.functional.pad(classes.long(), (0, 1))[instance]  # −1 reads the last, 0
+    semantic = torch.nn.functional.pad(classes, (0, 1))[instance]  # −1 reads the last, 0
     return instance.masked_fill(owners > 1, IGNORED), semantic.masked_fill(owners > 1, IGNORED)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from probemb_lib import Finding, check_batch
+from probemb_lib import Finding, check_batch, index_instances
 from probemb_lib._labelled import as_array
 
 
@@ -153,6 +153,20 @@ def test_other_negative_ids() -> None:
     only(batch, "error: instance: expected ids >= 0, -1 (none) or -100 (ignored), got -2")
 
 
+def test_numbers_that_losses_refuse() -> None:
+    """A mask is no label, ids beyond int64 do not come back negative, and clouds are not named by numbers of scenes."""
+    batch = good()
+    mask = "error: instance: expected integers, got bool: probemb_lib.labels.labels_from_masks makes them"
+    only(batch._replace(instance=batch.instance > 0), mask)
+    far = torch.from_numpy(np.where(batch.instance == 1, np.uint64(2**63 + 3), np.uint64(5)))
+    only(batch._replace(instance=far), f"error: instance: expected numbers below 2^63, got {2**63 + 3}: number them")
+    for number, level in ((70_000, "warning"), (2**31, "error")):
+        start = f"{level}: batch: expected clouds numbered from 0, at most one a point, got {2 * number} for 1800"
+        only(batch._replace(batch=number * batch.batch), start)
+    with pytest.raises(ValueError, match="expected cloud numbers"):
+        index_instances(batch.instance, 2**30 * batch.batch)
+
+
 @pytest.mark.parametrize(
     ("to", "classes", "start"),
     [
@@ -251,6 +265,40 @@ def test_background_0_as_an_instance() -> None:
         "warning: instance: expected -1 on the background, got none and an instance 0 that spans the whole cloud in 3"
     )
     only(batch._replace(instance=instance, semantic=None), start, unit=None, offset_scale=None)
+
+
+def trees(g: torch.Generator, number: int, ground: int, *, slice_of: bool = False) -> Batch:
+    """A rough square of ground, instance 0, with round crowns over it; or seen from above, in a plane of space."""
+    under = torch.rand(ground, 3, generator=g) * torch.tensor([20.0, 20.0, 0.5])
+    of = torch.arange(number).repeat_interleave(60)
+    places = torch.stack([3 + 4 * (torch.arange(number) % 4), 3 + 4 * (torch.arange(number) // 4)], 1)
+    crowns = torch.cat([places, torch.full((number, 1), 6)], 1)[of] + torch.randn(len(of), 3, generator=g).clamp(-2, 2)
+    positions = torch.cat([under, crowns])
+    instance = torch.cat([torch.zeros(ground).long(), 1 + of])
+    if slice_of:
+        positions[:, 2] = 0.0
+        distance, nearest = torch.cdist(positions[:, :2], places.float()).min(dim=1)
+        instance = torch.where(distance < 1.5, 1 + nearest, 0)
+    return Batch(positions, instance)
+
+
+@pytest.mark.parametrize("slice_of", [False, True])
+def test_ground_0_as_an_instance(slice_of: bool) -> None:
+    """The ground spans no height, and a slice of a volume has none; its classes are not asked for."""
+    plot = trees(torch.Generator().manual_seed(0), 12, 2_000, slice_of=slice_of)
+    start = (
+        "warning: instance: expected -1 on the background, got none and an instance 0 that spans the whole cloud in 1"
+    )
+    only(plot, start, "or the ground?", unit=None, offset_scale=None)
+    outside = plot._replace(instance=plot.instance - 1)
+    assert findings(outside, unit=None, offset_scale=None) == []
+
+
+def test_a_plate_0_is_no_ground() -> None:
+    """Neither on four legs, nor with fewer points than what lies on it."""
+    g = torch.Generator().manual_seed(0)
+    for number, points in ((4, 1_000), (12, 500)):
+        assert findings(trees(g, number, points), unit=None, offset_scale=None) == []
 
 
 def test_mixed_classes() -> None:

@@ -116,6 +116,17 @@ def test_state_is_that_of_the_head() -> None:
     assert list(head.state_dict()) == [f"head.{name}" for name in inner.state_dict()]
 
 
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), torch.tensor([0.5, 0.5]), np.array([0.5, 0.5])])
+def test_spacing_as_readers_of_images_give_it(number) -> None:
+    """A header's numbers are numpy's; an integer is one too."""
+    head = ProbabilisticHead(4, 2, dim=2)
+    assert DenseHead(head, spacing=number).spacing == (0.5, 0.5)
+    torch.testing.assert_close(grid_positions((2, 3), spacing=number), grid_positions((2, 3), spacing=0.5))
+    assert DenseHead(head, spacing=np.int64(2)).spacing == (2.0, 2.0)
+    with pytest.raises(ValueError, match=r"expected a positive number, or one for each of 2 axes, got 0\.0"):
+        DenseHead(head, spacing=np.float32(0))
+
+
 def test_spacing_of_a_call_goes_before_that_of_the_head() -> None:
     head = DenseHead.probabilistic(4, num_classes=2, offset_scale=1.0).eval()
     features = torch.randn(1, 4, 3, 3)
@@ -617,16 +628,19 @@ def test_windows_find_what_the_whole_image_has(layout, shape, spacing, multiple_
     torch.testing.assert_close(*by_center, rtol=0, atol=2)  # borders of windows count less
 
 
-def test_a_window_beyond_the_image_repeats_its_border() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.uint16, torch.bool])
+def test_a_window_beyond_the_image_repeats_its_border(dtype: torch.dtype) -> None:
     seen = []
 
     def network(window: Tensor) -> DenseOutput:
-        seen.append(window)
-        return Lattice("BCHW", 1.0, 2)(window)
+        assert window.dtype == dtype
+        seen.append(window.float())
+        return Lattice("BCHW", 1.0, 2)(window.float())
 
-    image = torch.arange(1.0, 7.0).reshape(1, 1, 2, 3)
-    embedding, probabilities = window_predictor(image, network, multiple_of=4)(torch.tensor([5, 0]))
-    assert seen[0].tolist() == [[[[1, 2, 3, 3], [4, 5, 6, 6], [4, 5, 6, 6], [4, 5, 6, 6]]]]
+    image = torch.tensor([[[[1, 0, 3], [4, 5, 0]]]]).to(dtype)
+    embedding, probabilities = window_predictor(image, network, multiple_of=np.int64(4))(torch.tensor([5, 0]))
+    border = torch.tensor([[[[1, 0, 3, 3], [4, 5, 0, 0], [4, 5, 0, 0], [4, 5, 0, 0]]]]).to(dtype)
+    assert seen[0].tolist() == border.float().tolist()
     whole = Lattice("BCHW", 1.0, 2)(seen[0])
     torch.testing.assert_close(embedding, whole.embedding.select(torch.tensor([6, 0])), rtol=0, atol=0)
     torch.testing.assert_close(probabilities, whole.probabilities[[6, 0]], rtol=0, atol=0)

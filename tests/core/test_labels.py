@@ -237,7 +237,7 @@ def test_host_classes_are_the_inverse(convention: LabelConvention, classes: list
 
 def test_masks_become_labels() -> None:
     masks = torch.tensor([[[1, 1, 0], [0, 0, 0]], [[0, 1, 1], [0, 0, 0]]]).bool()
-    instance, semantic = labels_from_masks(masks, torch.tensor([3, 4], dtype=torch.uint8))
+    instance, semantic = labels_from_masks(masks, torch.tensor([3, 4], dtype=torch.uint16))
     equal(instance, [[0, -100, 1], [-1, -1, -1]])
     equal(semantic, [[3, -100, 4], [0, 0, 0]])
     equal(labels_from_masks(masks)[1], [[1, -100, 1], [0, 0, 0]])
@@ -427,6 +427,12 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: POINTCEPT.host_classes(_I([-1])), ValueError, r"semantic: .* got \[-1\]"),
     (lambda: labels_from_masks(_I([[1, 0]])), TypeError, "masks: expected torch.bool, got torch.int64; use masks > 0"),
     (lambda: labels_from_masks(_I([True])), ValueError, r"masks: expected \(K, ...\), .* got \(1,\)"),
+    (
+        lambda: labels_from_masks(np.ones((1, 2), bool)),
+        TypeError,
+        "masks: expected a torch.Tensor, got ndarray: .*as_",
+    ),  # type: ignore[arg-type]
+    (lambda: labels_from_masks(_I([[True]]), [1]), TypeError, "classes: expected a torch.Tensor, got list"),  # type: ignore[arg-type]
     (lambda: labels_from_masks(_I([[True]]), _I([1.0])), TypeError, "classes: expected an integer type"),
     (lambda: labels_from_masks(_I([[True]]), _I([1, 2])), ValueError, r"classes: expected \(1,\)"),
     (lambda: labels_from_masks(_I([[True]]), _I([-1])), ValueError, "a class >= 0 .* with -1"),

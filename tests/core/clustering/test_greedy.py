@@ -750,7 +750,7 @@ def test_dtypes_and_devices(dtype: torch.dtype, device: str) -> None:
     assert found.masks().device.type == device
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.int32])
 def test_batch_of_narrow_integers(dtype: torch.dtype) -> None:
     x, p = blobs()
     batch = torch.arange(200) % 3
