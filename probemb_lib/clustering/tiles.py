@@ -152,7 +152,7 @@ def cluster_tiles(
     for some in label.split(REMAPPED_AT_ONCE):
         some.copy_(row[some])
     best = best.to(positions.device)
-    instances = Instances(
+    scene = Instances(
         label=label.to(positions.device),
         semantic=best.semantic,
         score=best.score,
@@ -162,9 +162,9 @@ def cluster_tiles(
         point_batch=torch.zeros(label.shape, dtype=torch.int64, device=positions.device),
     )
     if join is None:
-        return instances
-    instances = join_instances(instances, join, class_aware=class_aware)
-    return _best_first(instances.keep(instances.size >= min_points))
+        return scene
+    scene = join_instances(scene, join, class_aware=class_aware)
+    return _best_first(scene.keep(scene.size >= min_points))
 
 
 def _best_first(found: Instances) -> Instances:
