@@ -30,7 +30,7 @@ from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
 from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import start_fabric
-from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, refine_instances
+from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, join_instances, refine_instances
 from probemb_lib.clustering import best_of
 from probemb_lib.metrics import PartNetAP
 from probemb_shapes.demo_data import PROJECT, partnet_folder
@@ -38,6 +38,7 @@ from probemb_shapes.demo_data import PROJECT, partnet_folder
 IOU = 0.5
 PAPER = "seed decides (paper)"
 SPLITS = ("val", "test")
+JOIN = 0.2
 
 Way = Callable[[GaussianEmbedding, Tensor, Instances], Instances]
 
@@ -82,6 +83,7 @@ def ways(background: int | None, options: Options) -> dict[str, Way]:
         "points moved": points_moved,
         "members vote": partial(refine, reassign=False),
         "refined: both": refine,
+        f"refined, joined from {JOIN}": lambda x, p, found: join_instances(refine(x, p, found), JOIN),
     }
 
 
