@@ -33,6 +33,7 @@ from probemb_adapters.clouds.split import SPLITS, fingerprint, split_clouds
 from probemb_adapters.experiments.own_clouds import Model, Options, tiles
 from probemb_adapters.experiments.own_clouds import run as own_run
 from probemb_adapters.experiments.own_clouds.data import Frame, TestClouds, TrainingClouds, common_unit, labelled_data
+from probemb_adapters.experiments.own_clouds.evaluation import evaluate_model, fit_model
 from probemb_adapters.experiments.own_clouds.options import Settings, resolve
 from probemb_adapters.experiments.own_clouds.training import with_lengths
 from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
@@ -214,6 +215,39 @@ def test_a_point_has_the_prediction_of_the_tile_that_labels_it(
     assert next(calls) == cell.max() + 1 > 3
     for number in cell.unique():
         assert len(embedding.log_std[cell == number].unique()) == 1
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_parts_of_an_object_are_joined_where_validation_gains_by_it(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """An object whose points vote for three places: a seed sees a third of it, and the thirds as a whole each other."""
+    x = np.stack([np.arange(60) % 3, np.arange(60), 3 * np.arange(60) % 7], 1) / 60.0
+    labels = np.arange(60) // 30
+    cloud = Cloud("two", x, instance=labels, semantic=np.full(60, LEAF))
+    model = Model.load(trained)
+    model = replace(model, settings=replace(model.settings, join=None))
+    fabric = start_fabric(accelerator="cpu")
+    clouds = TestClouds([cloud], Frame("z", 1.0), model.settings.class_values, points=100)
+
+    def predict(_: Model, pos: torch.Tensor, fabric: Any) -> tuple[GaussianEmbedding, torch.Tensor]:
+        """Places 1 apart in an object; a point in ten is as wide as all. Or one place for each object."""
+        place = 100.0 * clouds.clouds[0].instance
+        wide = torch.arange(60) % 10 == 9
+        if cut:
+            place = place + torch.arange(60) % 3
+        log_std = torch.where(wide & cut, 1.1, -2.3)[:, None]
+        probabilities = torch.full((60, len(model.columns)), 0.1)
+        probabilities[:, -1] = torch.where(wide, 0.5, 0.8)
+        return GaussianEmbedding(place[:, None].float(), log_std), probabilities
+
+    monkeypatch.setattr(Model, "predict", predict)
+    fitted, fit = fit_model(model, clouds, fabric)
+    assert fitted.settings.join == (0.2 if cut else None)
+    assert fit.metric == 1.0
+    assert len(fitted.cluster(*predict(model, clouds.clouds[0].pos, fabric))) == 2
+    parameters = evaluate_model(fitted, clouds, fabric).parameters
+    assert parameters["join"] == fitted.settings.join
 
 
 def test_a_tile_may_have_one_point(trained: Path) -> None:

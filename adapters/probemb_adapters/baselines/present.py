@@ -42,6 +42,7 @@ class ProbabilisticEmbedding:
         score_weight: factor of the loss of the classes; None is the number of columns, which Eqs. 10 and 12 divide by.
         threshold: τ.
         refine: let the members decide, see :func:`~probemb_lib.refine_instances`.
+        join: make one of instances that are so similar, see :func:`~probemb_lib.join_instances`.
         min_points: least size of an instance.
         background: column of no instance, or None.
     """
@@ -60,6 +61,7 @@ class ProbabilisticEmbedding:
         score_weight: float | None = 1.0,
         threshold: float = 0.35,
         refine: bool = False,
+        join: float | None = None,
         min_points: int = 1,
         background: int | None = 0,
         hidden: Sequence[int] = HIDDEN,
@@ -78,7 +80,8 @@ class ProbabilisticEmbedding:
             score = ScoreCrossEntropyLoss(background=background)
         weight = float(columns) if score_weight is None else score_weight
         self.objective, self.num_classes = ProbabilisticEmbeddingLoss(score, score_weight=weight), num_classes
-        self.threshold, self.refine, self.min_points, self.background = threshold, refine, min_points, background
+        self.threshold, self.refine, self.join = threshold, refine, join
+        self.min_points, self.background = min_points, background
 
     def loss(
         self, output: HeadOutput, instance: Tensor | InstanceIndex, semantic: Tensor, batch: Tensor | None = None
@@ -98,6 +101,7 @@ class ProbabilisticEmbedding:
             batch=batch,
             threshold=self.threshold,
             refine=self.refine,
+            join=self.join,
             min_points=self.min_points,
             background=self.background,
         )

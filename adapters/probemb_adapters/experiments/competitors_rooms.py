@@ -66,7 +66,7 @@ IN_METRES: Mapping[str, Competitor] = MappingProxyType(
                     complement=True,
                     refine=True,
                 ),
-                {"threshold": GRIDS["probabilistic"], "min_points": SIZES},
+                {"threshold": GRIDS["probabilistic"], "join": (None, 0.2), "min_points": SIZES},
                 ({"initial_std": 0.1}, {"initial_std": 0.3}),
             )
             for kind in ("", ", 6-D")

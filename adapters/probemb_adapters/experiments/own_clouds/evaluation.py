@@ -1,8 +1,9 @@
-"""Average precision on anybody's clouds, and what is fitted on validation: τ, smallest instance, what to show."""
+"""Average precision on anybody's clouds, and what is fitted on validation: τ, joining, smallest instance, what to show."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -27,11 +28,12 @@ UNIT = "the unit of the files"
 """Of positions and σ on the page."""
 
 _SIZES = (200, 100, 50, 20, 10, 5, 2, 1)  # in points: of equal AP, the first
+_JOIN = 0.2  # κ from which instances are parts of one, where that helps
 _CRUMB = 0.5  # of the smallest true instance: anything larger might be one
 
 
 def fit_model(model: Model, clouds: TestClouds, fabric: Fabric) -> tuple[Model, ThresholdFit]:
-    """The model with τ and the smallest instance that have the best mAP at IoU 0.5 on validation.
+    """The model with τ, joining and the smallest instance that have the best mAP at IoU 0.5 on validation.
 
     Of their instances those from the score on that has the highest F1 are shown.
     """
@@ -40,7 +42,10 @@ def fit_model(model: Model, clouds: TestClouds, fabric: Fabric) -> tuple[Model, 
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
         return float(_score(model, found, targets, fabric).part_map()[1])
 
-    fit = fit_threshold(outputs, clouds.targets, mean_ap, DEFAULT_GRID, **model.clustering)
+    joins = (None, _JOIN) if model.settings.refine else (None,)
+    models = [replace(model, settings=replace(model.settings, join=join)) for join in joins]
+    fits = [fit_threshold(outputs, clouds.targets, mean_ap, DEFAULT_GRID, **m.clustering) for m in models]
+    model, fit = max(zip(models, fits, strict=True), key=lambda pair: pair[1].metric)  # the first of equal ones
     found = [greedy_cluster(*output, threshold=fit.threshold, **model.clustering) for output in outputs]
     smallest = min(int(t.gt_instance[t.gt_instance >= 0].bincount().min()) for t in clouds.targets if len(t[1]))
     grid = [size for size in _SIZES if size <= max(1, _CRUMB * smallest)]
@@ -59,7 +64,7 @@ def evaluate_model(model: Model, clouds: TestClouds, fabric: Fabric, fit: Thresh
     return Evaluation(
         "probemb",
         _score(model, found, clouds.targets, fabric),
-        {name: getattr(settings, name) for name in ("threshold", "min_points", "shown_score", "refine")},
+        {name: getattr(settings, name) for name in ("threshold", "join", "min_points", "shown_score", "refine")},
         {} if fit is None else dict(zip(map(str, fit.grid), fit.metrics, strict=True)),
         fit,
         shapes,

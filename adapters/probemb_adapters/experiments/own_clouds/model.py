@@ -82,7 +82,7 @@ class Model:
     @property
     def clustering(self) -> dict[str, Any]:
         """What :func:`~probemb_lib.greedy_cluster` is told beside the threshold and the smallest instance."""
-        return {"background": self.background, "refine": self.settings.refine}
+        return {"background": self.background, "refine": self.settings.refine, "join": self.settings.join}
 
     def fitted(self, threshold: float, min_points: int, shown_score: float | None = None) -> Model:
         """The same network with what was fitted on validation."""

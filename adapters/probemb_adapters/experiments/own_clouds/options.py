@@ -68,6 +68,8 @@ class Settings(TrainingSettings):
     """let the members of each found instance decide which points, class and score it has; the paper does not"""
     threshold: float | None = None
     """fitted on validation, as is the next"""
+    join: float | None = None
+    """κ from which instances are parts of one; None: none are"""
     min_points: int = 1
     """smaller instances are dropped"""
     shown_score: float | None = None

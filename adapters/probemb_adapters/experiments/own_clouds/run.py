@@ -85,9 +85,10 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     model, fit = fit_model(model, TestClouds(split["val"], model.frame, known, model.points), fabric)
     model.save(options.output / FILE)
     test = TestClouds(split["test"], model.frame, known, model.points)
+    joined = "" if model.settings.join is None else f"joining of instances from {model.settings.join:g} on, "
     text = (
         f"Trained on {len(data)} clouds for {options.steps} steps on {fabric.device.type}; threshold "
-        f"{fit.threshold:g}, smallest instance, {model.settings.min_points} points, and least score to show, "
+        f"{fit.threshold:g}, {joined}smallest instance, {model.settings.min_points} points, and least score to show, "
         f"{chosen(model.settings.shown_score):.2g}, fitted on {len(split['val'])} others."
     )
     printed = write_evaluation(model, evaluate_model(model, test, fabric, fit), options, text, history)

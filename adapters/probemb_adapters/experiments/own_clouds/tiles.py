@@ -10,7 +10,7 @@ from probemb_adapters.clouds import nearest
 from probemb_adapters.experiments.own_clouds.data import Frame
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.run import draw_order, own_points, tiles_bar
-from probemb_lib import GaussianEmbedding, Instances, cluster_tiles, refine_instances
+from probemb_lib import GaussianEmbedding, Instances, cluster_tiles, join_instances, refine_instances
 
 LARGE = 1.5
 """Times the radius of the largest training cloud: from there on a cloud is cut."""
@@ -59,5 +59,7 @@ def predict_tiles(model: Model, pos: Tensor, fabric: Fabric, seed: int) -> tuple
     embedding = GaussianEmbedding(mean, log_std)
     if model.settings.refine:
         found = refine_instances(embedding, score, found, background=model.background)
+    if model.settings.join is not None:
+        found = join_instances(found, model.settings.join)
     smallest = model.settings.min_points * sorted(thinned)[len(thinned) // 2]  # among all points of a tile
     return embedding, found.keep(found.size >= smallest)
