@@ -1,4 +1,4 @@
-"""Average precision on anybody's clouds, and what is fitted on validation: τ, joining, smallest instance, what to show."""
+"""Average precision on anybody's clouds, and what is fitted on validation: τ, joining, smallest size, what to show."""
 
 from __future__ import annotations
 
