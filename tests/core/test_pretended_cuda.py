@@ -124,7 +124,7 @@ def by_margins(device: str) -> Any:
 def in_tiles(device: str) -> Any:
     positions, embedding, scores = POSITIONS.to(device), EMBEDDING.to(device), PROBABILITIES.to(device)
     return cluster_tiles(
-        positions, lambda rows: (embedding.select(rows), scores[rows]), tile_size=4, overlap=0.5, refine=True
+        positions, lambda rows: (embedding.select(rows), scores[rows]), tile_size=4, overlap=0.5, refine=True, join=0.1
     )
 
 
@@ -180,6 +180,7 @@ CALLS: dict[str, Call] = {
     "similarity": lambda device: log_bhattacharyya(EMBEDDING.to(device), EMBEDDING.to(device)),
     "clustering": clustered(),
     "clustering by class, refined": clustered(class_aware=True, refine=True, min_points=3, min_score=0.3),
+    "clustering, parts of one joined": clustered(refine=True, join=0.1),
     "clustering by margins": by_margins,
     "tiles": in_tiles,
     "images": of_images,
