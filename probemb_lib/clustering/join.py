@@ -101,14 +101,14 @@ def _parts(mean: Floats, variance: Floats, size: Floats, threshold: float) -> ND
     """
     count, dim = mean.shape
     mean, variance, size = mean.copy(), np.broadcast_to(variance, mean.shape).copy(), size.copy()
+    volume = 0.25 * np.log(variance).sum(1)
     is_there = np.ones(count, dtype=np.bool_)
     part = np.arange(count)
 
     def to_others(i: int) -> Floats:
         both = variance + variance[i]
-        log_kappa = 0.25 * (np.log(variance) + np.log(variance[i])) - 0.5 * np.log(0.5 * both)
-        log_kappa -= np.square(mean - mean[i]) / (4 * both)
-        of_pair: Floats = np.where(is_there, log_kappa.sum(1), -math.inf)
+        apart = 0.5 * np.log(0.5 * both) + np.square(mean - mean[i]) / (4 * both)
+        of_pair: Floats = np.where(is_there, volume + volume[i] - apart.sum(1), -math.inf)
         of_pair[i] = -math.inf
         return of_pair
 
@@ -129,6 +129,7 @@ def _parts(mean: Floats, variance: Floats, size: Floats, threshold: float) -> ND
         share = size[b] / (size[a] + size[b])
         mean[a] += share * (mean[b] - mean[a])
         variance[a] += share * (variance[b] - variance[a])
+        volume[a] = 0.25 * np.log(variance[a]).sum()
         size[a] += size[b]
         part[part == b] = a
         is_there[b], highest[b] = False, -math.inf
