@@ -3,12 +3,14 @@
 import csv
 import math
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import example_runs
 import numpy as np
 import pytest
+import torch
 from example_runs import read_metrics, run_until
 from paths import PROJECT
 
@@ -19,6 +21,7 @@ from probemb_adapters.scannet.files import scene_paths
 from probemb_adapters.scannet.submission import read_submission
 from probemb_adapters.training import start_fabric
 from probemb_adapters.training.checkpoint import load_checkpoint
+from probemb_lib import GaussianEmbedding
 from probemb_lib.metrics import ScanNetAP
 from probemb_shapes.rooms import write_rooms
 
@@ -191,6 +194,28 @@ def test_errors_say_what_to_do(arguments: list[str], message: str, tmp_path: Pat
     done = run(*arguments, "--output", tmp_path)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_parts_of_objects_are_joined_in_rooms_where_they_are_refined() -> None:
+    """And not on ScanNet, where the paper's clustering stands."""
+    assert scannet.resolve(scannet.Options()).join == 0.2
+    assert scannet.resolve(scannet.Options(refine=False)).join is None
+    assert scannet.resolve(scannet.Options(root=Path("scannet"))).join is None
+    with pytest.raises(SystemExit, match=r"--join 0.2 needs --refine True"):
+        scannet.resolve(scannet.Options(root=Path("scannet"), join=0.2))
+
+
+def test_the_model_clusters_with_its_settings() -> None:
+    """Two halves of an object, apart for their seeds and one as a whole."""
+    model = scannet.new_model("probabilistic", scannet.resolve(scannet.Options()), start_fabric(accelerator="cpu"))
+    place = torch.arange(400).div(200, rounding_mode="floor").float()[:, None] * torch.tensor([0.6, 0.0, 0.0])
+    wide = torch.arange(400) % 10 == 9
+    log_std = torch.where(wide, 0.0, -2.0)[:, None].expand(-1, 3)
+    probabilities = torch.where(wide, 0.6, 0.9)[:, None] * torch.tensor([0.0, 1.0])
+    output = GaussianEmbedding(place, log_std), probabilities
+    apart = replace(model, settings=replace(model.settings, join=None))
+    assert len(apart.cluster(output, 0.1)) == 2
+    assert len(model.cluster(output, 0.1)) == 1
 
 
 def test_a_new_model_has_no_parameter_of_its_clustering(tmp_path: Path) -> None:

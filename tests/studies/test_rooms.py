@@ -59,7 +59,8 @@ def test_lines(measured: rooms.Options) -> None:
         metric = load_scenes(run.folder(measured) / rooms.SCENES)
         assert rooms.per_cent(metric, "ap25") == pytest.approx(float(line["AP25"]), abs=1e-3)
     assert lines[0]["refine"] in ("True", "False")
-    assert lines[1]["refine"] == ""
+    assert (lines[0]["refine"], lines[0]["join"]) in [(str(refine), str(join or "")) for refine, join in rooms.WAYS]
+    assert lines[1]["refine"] == lines[1]["join"] == ""
     assert set(rooms.finished(measured)) == {rooms.Run(method, 0, 0) for method in rooms.METHODS}
     assert rooms.finished(replace(measured, epochs=3)) == {}
 
