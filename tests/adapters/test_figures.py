@@ -84,9 +84,9 @@ def test_score_maps() -> None:
     figure = figures.score_maps(one, probabilities, ["leg", "seat"])
     titles = [axis.get_title() for axis in figure.axes[:7]]
     assert [t for t in titles if t.startswith("Q of instance")] == [
-        "Q of instance 0: leg",
-        "Q of instance 1: leg",
-        "Q of instance 2: seat",
+        "Q of instance 0:\nleg",
+        "Q of instance 1:\nleg",
+        "Q of instance 2:\nseat",
     ]
     assert titles[3:7] == ["Q of leg", "P of leg, predicted", "Q of seat", "P of seat, predicted"]
     first = colors(figure, 0).sum(1)

@@ -170,7 +170,7 @@ def score_maps(
         axis.set_title(title, fontsize=9)
 
     for j, k in enumerate(largest):
-        panel(0, j, own[:, k], f"Q of instance {int(index.id[k])}: {classes[int(class_of[k])]}")
+        panel(0, j, own[:, k], f"Q of instance {int(index.id[k])}:\n{classes[int(class_of[k])]}")
     for j, c in enumerate(common):
         panel(1, 2 * j, own[:, class_of == c].max(1).values, f"Q of {classes[int(c)]}")
         panel(1, 2 * j + 1, probabilities[:, c].cpu().float(), f"P of {classes[int(c)]}, predicted")
