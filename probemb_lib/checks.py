@@ -24,7 +24,6 @@ from probemb_lib.positions import STRAY, coarse_step, stray_rows
 MOST = 0.9  # of a cloud: more than one instance should hold
 SEVERAL = 0.25  # of the clouds with such an instance; some have one by nature
 PURE = 0.8  # of an instance: least share of its class
-UPON = 5  # instances on a ground; a table has four legs
 TINY = 5  # points of an instance that is hardly one
 MANY = 0.05  # of the instances that are tiny; sampling leaves some
 REPEATED = 0.05  # of the points at the place of another
@@ -306,8 +305,7 @@ def _majority(clouds: Labelled) -> tuple[Integers, NDArray[np.float64]]:
 
 
 def _surrounding(clouds: Labelled) -> int:
-    """Clouds in which instance 0 lies around or under all others: its box alone is that of the cloud; or it is so but
-    along one axis, as of a ground, which has most of the points, and many others that are small against it."""
+    """Clouds in which the box of instance 0 is that of the cloud, and the boxes of the others are not."""
     table, found = clouds.table, 0
     order = np.argsort(table.of, kind="stable")[-table.size.sum() :]  # points without an instance come first
     first = np.cumsum(table.size) - table.size
@@ -319,10 +317,8 @@ def _surrounding(clouds: Labelled) -> int:
         if len(rows) <= FEW or len(own) < 3 or table.id[own[0]] != 0 or not extent.any():
             continue
         spans = boxes[own][:, extent > 0] / extent[extent > 0]  # an image may lie in a plane of space
-        wide = spans[0] > MOST
-        around = wide.all() and not (spans[1:] > MOST).all(axis=1).any()
-        upon = len(own) > UPON and (spans[1:, wide] < 0.5).all() and table.size[own[0]] > 0.5 * len(rows)
-        found += around or (wide.sum() >= max(2, len(wide) - 1) and upon)
+        whole = (spans > MOST).all(axis=1)
+        found += whole[0] and not whole[1:].any()
     return found
 
 
