@@ -154,7 +154,7 @@ class LearnableMargin:
         )
 
 
-class Clusters(Protocol):
+class AnyClusters(Protocol):
     """What a clustering of positions gives; that of `probemb_adapters.experiments.baselines` is one."""
 
     @property
@@ -187,7 +187,7 @@ class PositionClusters:
         min_points: least size of an instance.
     """
 
-    def __init__(self, clusterer: Callable[[Tensor], Clusters], *, min_points: int = 1) -> None:
+    def __init__(self, clusterer: Callable[[Tensor], AnyClusters], *, min_points: int = 1) -> None:
         self.head = PositionHead()
         self.clusterer, self.min_points = clusterer, min_points
 
