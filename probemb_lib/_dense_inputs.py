@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import TypeAlias
 
 from torch import Tensor
 
-from probemb_lib.convert import grid_positions
-
 Spacing: TypeAlias = float | Sequence[float]
 """Distance between neighbouring pixels: one number, or one an axis in the order of the layout."""
-
-
-def steps_of(spacing: Spacing, axes: int) -> tuple[float, ...]:
-    """One number an axis, checked where positions are made."""
-    grid_positions((0,) * axes, spacing=spacing)
-    return (
-        (float(spacing),) * axes if isinstance(spacing, (int, float, Real)) else tuple(float(step) for step in spacing)
-    )
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -306,19 +306,15 @@ def _majority(clouds: Labelled) -> tuple[Integers, NDArray[np.float64]]:
 
 def _surrounding(clouds: Labelled) -> int:
     """Clouds in which the box of instance 0 is that of the cloud, and the boxes of the others are not."""
-    table, found = clouds.table, 0
-    order = np.argsort(table.of, kind="stable")[-table.size.sum() :]  # points without an instance come first
-    first = np.cumsum(table.size) - table.size
-    x = clouds.positions[order]
-    boxes = np.maximum.reduceat(x, first) - np.minimum.reduceat(x, first)  # (K, D)
-    for c, rows in enumerate(clouds.clouds):
-        extent = np.ptp(clouds.positions[rows], axis=0)
-        own = np.flatnonzero(table.cloud == c)  # by id
-        if len(rows) <= FEW or len(own) < 3 or table.id[own[0]] != 0 or not extent.any():
+    found = 0
+    for rows in clouds.clouds:
+        x, ids = clouds.positions[rows], clouds.instance[rows]
+        x = x[:, np.ptp(x, axis=0) > 0]  # an image may lie in a plane of space
+        if len(rows) <= FEW or not x.size:
             continue
-        spans = boxes[own][:, extent > 0] / extent[extent > 0]  # an image may lie in a plane of space
-        whole = (spans > MOST).all(axis=1)
-        found += whole[0] and not whole[1:].any()
+        extent = np.ptp(x, axis=0)
+        spans = [(np.ptp(x[ids == i], axis=0) / extent).min() > MOST for i in np.unique(ids[ids >= 0])]
+        found += len(spans) > 2 and 0 in ids and spans[0] and not any(spans[1:])
     return found
 
 

@@ -355,18 +355,21 @@ def grid_positions(
     shape = tuple(shape)
     if len(shape) == 0 or min(*shape, batch_size) < 0:
         raise ValueError(f"shape: expected at least one size and all >= 0, got {shape} with batch_size {batch_size}")
-    steps = (
-        (float(spacing),) * len(shape)
-        if isinstance(spacing, (int, float, Real))
-        else tuple(float(step) for step in spacing)
-    )
-    if len(steps) != len(shape) or not all(math.isfinite(step) and step > 0 for step in steps):
-        raise ValueError(f"spacing: expected a positive number, or one for each of {len(shape)} axes, got {spacing}")
+    steps = _steps_of(spacing, len(shape))
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
     axes = [torch.arange(n, dtype=dtype, device=device) * step for n, step in zip(shape, steps, strict=True)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)  # (*shape, D)
     return grid.expand(batch_size, *grid.shape).flatten(0, -2)
+
+
+def _steps_of(spacing: float | Sequence[float], axes: int) -> tuple[float, ...]:
+    """One number an axis, finite and positive."""
+    one = isinstance(spacing, (int, float, Real))  # numpy's numbers are real ones, too
+    steps = (float(spacing),) * axes if one else tuple(float(step) for step in spacing)  # type: ignore[arg-type, union-attr]
+    if len(steps) != axes or not all(math.isfinite(step) and step > 0 for step in steps):
+        raise ValueError(f"spacing: expected a positive number, or one for each of {axes} axes, got {spacing}")
+    return steps
 
 
 def batch_from_coordinates(coordinates: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from probemb_lib._dense_inputs import Spacing, plain, steps_of
-from probemb_lib.convert import grid_positions, pack_dense
+from probemb_lib._dense_inputs import Spacing, plain
+from probemb_lib.convert import _steps_of, grid_positions, pack_dense
 from probemb_lib.gaussian import GaussianEmbedding
 from probemb_lib.head import Head, HeadOutput, ProbabilisticHead
 from probemb_lib.margin.head import MarginOutput
@@ -114,7 +114,7 @@ class DenseHead(nn.Module):
         axes = _axes(layout)
         if head.dim < axes:
             raise ValueError(f"head: expected dim >= {axes}, as many as axes in {layout}, got {head.dim}")
-        self.head, self.layout, self.spacing = head, layout, steps_of(spacing, axes)
+        self.head, self.layout, self.spacing = head, layout, _steps_of(spacing, axes)
 
     @classmethod
     def probabilistic(
@@ -225,7 +225,7 @@ def window_predictor(
     if image.ndim not in (4, 5) or len(image) != 1:
         raise ValueError(f"image: expected shape (1, C, H, W) or (1, C, Z, Y, X), got {tuple(image.shape)}")
     image, sizes = plain(image), tuple(image.shape[2:])
-    steps = steps_of(spacing, len(sizes))
+    steps = _steps_of(spacing, len(sizes))
     multiples = (multiple_of,) * len(sizes) if isinstance(multiple_of, (int, Integral)) else tuple(multiple_of)
     if len(multiples) != len(sizes) or min(multiples) < 1:
         raise ValueError(

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from probemb_lib._dense_inputs import Spacing, image_shape, steps_of
+from probemb_lib._dense_inputs import Spacing, image_shape
+from probemb_lib.convert import _steps_of
 from probemb_lib.instances import Instances
 
 
@@ -78,7 +79,7 @@ def object_table(found: Instances, shape: Sequence[int], *, spacing: Spacing = 1
     1.25
     """
     shape = image_shape(shape)
-    steps = steps_of(spacing, len(shape) - 1)
+    steps = _steps_of(spacing, len(shape) - 1)
     number = _numbers(found, shape)
     found = found.to("cpu")  # whose numbers are float64 below
     index = (found.label >= 0).reshape(shape).nonzero()[:, 1:]  # (S, axes)

@@ -59,37 +59,43 @@ def join_instances(found: Instances, threshold: float, *, class_aware: bool = Fa
     x = check_embedding(found.embedding)
     device = found.label.device
     mean, log_std = (t.cpu().double() for t in x)
+    variance = torch.exp(2 * log_std)
     size = found.size.cpu().double()
     apart = torch.stack([found.batch.cpu(), found.semantic.cpu() * class_aware])
     kind = torch.unique(apart, dim=1, return_inverse=True)[1]
     first = torch.arange(len(found))
     for k in range(int(kind.max()) + 1 if len(found) else 0):
         rows = (kind == k).nonzero().squeeze(1)
-        parts = _parts(mean[rows].numpy(), torch.exp(2 * log_std[rows]).numpy(), size[rows].numpy(), threshold)
+        parts = _parts(mean[rows].numpy(), variance[rows].numpy(), size[rows].numpy(), threshold)
         first[rows] = rows[torch.from_numpy(parts)]
     kept, row = torch.unique(first, return_inverse=True)
     if len(kept) == len(found):
         return found
 
+    total = size.new_zeros(len(kept)).index_add(0, row, size)
+    share = size / total[row]
+
     def mean_over_points(t: torch.Tensor) -> torch.Tensor:
-        weight = (size / total[row]).reshape(-1, *[1] * (t.ndim - 1))
+        weight = share.reshape(-1, *[1] * (t.ndim - 1))
         return t.new_zeros((len(kept), *t.shape[1:])).index_add(0, row, weight * t)
 
-    total = size.new_zeros(len(kept)).index_add(0, row, size)
     score = found.score.cpu().double()
     ranked = score.argsort(stable=True, descending=True)
     rank = torch.empty_like(ranked).index_copy(0, ranked, torch.arange(len(ranked)))
     best = ranked[torch.full_like(kept, len(ranked)).scatter_reduce(0, row, rank, "amin")].to(device)
-    variance = mean_over_points(torch.exp(2 * log_std))
+    center = GaussianEmbedding(
+        mean_over_points(mean).to(x.mean), mean_over_points(variance).log().mul(0.5).to(x.log_std)
+    )
+    score = mean_over_points(score).to(found.score)
     row = row.to(device)
     return replace(
         found,
         label=torch.where(found.label >= 0, row[found.label.clamp_min(0)], -1),
         semantic=found.semantic[best],
-        score=mean_over_points(score).to(found.score),
+        score=score,
         seed=found.seed[best],
         batch=found.batch[best],
-        embedding=GaussianEmbedding(mean_over_points(mean).to(x.mean), variance.log().mul(0.5).to(x.log_std)),
+        embedding=center,
     )
 
 

@@ -28,8 +28,9 @@ def labels_from_masks(masks: Tensor, classes: Tensor | None = None) -> tuple[Ten
     >>> labels_from_masks(torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0]]).bool(), torch.tensor([3, 4]))
     (tensor([   0, -100,    1,   -1]), tensor([   3, -100,    4,    0]))
     """
-    for name, x in (("masks", masks), ("classes", classes)):
-        if not (isinstance(x, Tensor) or (x is None and name == "classes")):
+    given = {"masks": masks} if classes is None else {"masks": masks, "classes": classes}
+    for name, x in given.items():
+        if not isinstance(x, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}: torch.as_tensor makes one")
     if masks.dtype != torch.bool:
         raise TypeError(f"masks: expected torch.bool, got {masks.dtype}; use masks > 0")
