@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from probemb_adapters.images.augment import (
@@ -33,11 +34,35 @@ def test_exact_changes_move_pixels_only(shape: tuple[int, ...], seed: int) -> No
 
 @pytest.mark.parametrize(("shape", "size"), [((20, 30), 8), ((20, 30), (4, 8)), ((4, 20, 30), (4, 8, 8)), ((6, 30), 8)])
 def test_crops(shape: tuple[int, ...], size: int | tuple[int, ...]) -> None:
-    """Also of images that are smaller, which are mirrored."""
+    """Also of images that are smaller, which are mirrored; those labels have new ids."""
     torch.manual_seed(0)
-    image, label = random_crop(*some_pair(*shape), size)
+    values, labels = some_pair(*shape)
+    image, label = random_crop(values, labels, size)
     assert image.shape == ((size,) * len(shape) if isinstance(size, int) else size)
-    torch.testing.assert_close(image, label.float(), rtol=0, atol=0)
+    first = label < labels.numel()
+    torch.testing.assert_close(image[first], label[first].float(), rtol=0, atol=0)
+    assert first.all() or shape == (6, 30)
+
+
+def test_mirrored_objects_are_others_unless_the_border_cuts_them() -> None:
+    label = torch.zeros(8, 10, dtype=torch.int64)
+    label[2:4, 3:5], label[6:8, 6:8], label[0, 0] = 3, 5, -1
+    image = (label > 0).float()
+    torch.manual_seed(0)
+    crops = [
+        random_crop(image, label, (16, 20)),
+        random_warp(image, label, scale=(1.0, 1.0), size=12, displacement=0.0),
+        random_warp(image, label, scale=(1.0, 1.0), size=64, displacement=0.0),  # mirrored more than once
+    ]
+    for picture, ids in crops:
+        assert (picture > 0.5).equal(ids > 0)
+        assert (ids < 0).any()
+        found = ids.unique()[2:]
+        pieces = [ndimage.label((ids == k).numpy())[1] for k in found]
+        assert pieces == [1] * len(found)
+    assert crops[0][1].unique().tolist()[:4] == [-1, 0, 3, 5]
+    assert int((crops[0][1] == 5).sum()) == 8  # with the half beyond the border
+    assert len(crops[0][1].unique()) == 2 + 4 + 2  # four of the first, two of the second
 
 
 def test_crops_show_instances() -> None:
@@ -90,8 +115,8 @@ def test_what_does_not_fit() -> None:
     for size in (0, (4, 4, 4)):
         with pytest.raises(ValueError, match="expected a positive size"):
             random_crop(image, label, size)
-    with pytest.raises(ValueError, match="less than twice the image"):
-        random_crop(image, label, 12)
+    with pytest.raises(ValueError, match="at most twice the image"):
+        random_crop(image, label, 13)
     with pytest.raises(ValueError, match=r"expected an image \(H, W\)"):
         random_warp(*some_pair(2, 3, 4))
     with pytest.raises(ValueError, match="expected 0 < scale"):

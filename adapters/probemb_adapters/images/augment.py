@@ -24,6 +24,9 @@ Pair = tuple[Tensor, Tensor]
 def random_crop(image: Tensor, label: Tensor, size: int | Sequence[int], *, on_instances: float = 0.75) -> Pair:
     """A crop of a fixed size; where the image is smaller it is mirrored first.
 
+    An object that the border cuts goes on in its mirror image; those away from the border are other objects there, and
+    get ids above the greatest.
+
     Args:
         size: along all axes, or one for each.
         on_instances: how often the crop contains a random pixel of a random instance, however small; else it lies
@@ -36,12 +39,12 @@ def random_crop(image: Tensor, label: Tensor, size: int | Sequence[int], *, on_i
     sizes = (size,) * image.ndim if isinstance(size, int) else tuple(size)
     if len(sizes) != image.ndim or min(sizes) < 1:
         raise ValueError(f"expected a positive size, or one for each of {image.ndim} axes, got {size}")
-    missing = [max(0, s - n) for s, n in zip(sizes, image.shape, strict=True)]
-    if any(gap >= n for gap, n in zip(missing, image.shape, strict=True)):
-        raise ValueError(f"expected crops of less than twice the image {tuple(image.shape)}, got {sizes}")
-    if any(missing):
-        padding = [p for gap in reversed(missing) for p in (0, gap)]
-        image, label = (F.pad(t[None, None].double(), padding, "reflect")[0, 0].to(t.dtype) for t in (image, label))
+    if any(s > 2 * n for s, n in zip(sizes, image.shape, strict=True)):
+        raise ValueError(f"expected crops of at most twice the image {tuple(image.shape)}, got {sizes}")
+    for axis, s in enumerate(sizes):
+        if missing := max(0, s - image.shape[axis]):
+            image = torch.cat([image, _tail(image, axis, missing).flip(axis)], axis)
+            label = _mirrored_on(label, axis, missing, missing)
     spans = [n - s + 1 for s, n in zip(sizes, image.shape, strict=True)]
     starts = [_randint(0, span) for span in spans]
     if torch.rand(()) < on_instances and len(ids := label[label > 0].unique()):
@@ -79,6 +82,8 @@ def random_warp(
 ) -> Pair:
     """Magnified about the middle, with a smooth random displacement; what lies outside is the mirrored image.
 
+    Mirrored objects have ids as in :func:`random_crop`.
+
     Args:
         image, label: (H, W).
         scale: least and greatest magnification, even in the logarithm.
@@ -101,13 +106,12 @@ def random_warp(
     smooth = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
     y, x = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in (height, width)), indexing="ij")
     y, x = (y + smooth[0]) / factor, (x + smooth[1]) / factor
-    grid = torch.stack([2 * x / image.shape[1], 2 * y / image.shape[0]], -1)[
-        None
-    ]  # grid_sample counts from the pixels' outer edges
-    warped = F.grid_sample(image[None, None].float(), grid, "bilinear", "reflection", align_corners=False)
-    # In float64 every id stays exact.
-    labels = F.grid_sample(label[None, None].double(), grid.double(), "nearest", "reflection", align_corners=False)
-    return warped[0, 0].to(image.dtype), labels[0, 0].to(label.dtype)
+    # Of the image's outer edges, −1 and 1, as grid_sample counts.
+    grid = torch.stack([2 * x / image.shape[1], 2 * y / image.shape[0]], -1)
+    warped = F.grid_sample(image[None, None].float(), grid[None], "bilinear", "reflection", align_corners=False)
+    pixels = ((grid.double() + 1) * torch.tensor(image.shape).flip(0) - 1) / 2
+    across, down = pixels.round().long().unbind(-1)
+    return warped[0, 0].to(image.dtype), _mirrored_at(label, [down, across])
 
 
 def random_intensity(
@@ -123,6 +127,35 @@ def random_intensity(
     g, power = (math.exp(s * float(torch.randn(()))) for s in (gain, gamma))
     bent = g * image.sign() * image.abs() ** power + offset * torch.randn(())
     return bent + noise * torch.rand(()) * torch.randn_like(image)
+
+
+def _mirrored_at(label: Tensor, places: Sequence[Tensor]) -> Tensor:
+    """Labels at indices that may lie outside, where the image is mirrored."""
+    inside = []
+    for axis, place in enumerate(places):
+        size = label.shape[axis]
+        before, after = max(0, -int(place.min())), max(0, int(place.max()) + 1 - size)
+        label = _mirrored_on(label, axis, after, size).flip(axis)
+        label = _mirrored_on(label, axis, before, size).flip(axis)
+        inside.append(place + before)
+    return label[tuple(inside)]
+
+
+def _mirrored_on(label: Tensor, axis: int, count: int, size: int) -> Tensor:
+    """Mirrored at the end of an axis, each ``size`` pixels anew.
+
+    A copy under the same id would teach that two distant objects are one, unless they meet at the border.
+    """
+    while count > 0:
+        copy = _tail(label, axis, min(count, size)).flip(axis)
+        meets = torch.isin(copy, label.select(axis, -1).unique())
+        label = torch.cat([label, torch.where((copy > 0) & ~meets, copy + label.max(), copy)], axis)
+        count -= size
+    return label
+
+
+def _tail(x: Tensor, axis: int, count: int) -> Tensor:
+    return x.narrow(axis, x.shape[axis] - count, count)
 
 
 def _randint(low: int, high: int) -> int:

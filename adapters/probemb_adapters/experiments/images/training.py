@@ -71,7 +71,7 @@ class AugmentedCrops(Dataset[tuple[Tensor, Tensor]]):
         low, high = (math.log(d) for d in self.diameters)
         factor = magnification(self.usual[index], math.exp(low + (high - low) * float(torch.rand(()))))
         # As much of the image as the crop shows after it is magnified.
-        size = min(round(self.size / factor), 2 * min(self.images[index][0].shape) - 1)
+        size = min(round(self.size / factor), 2 * min(self.images[index][0].shape))
         image, label = random_quarter_turn(*random_flips(*random_crop(*self.images[index], size)))
         image, label = random_warp(image, label, scale=(factor, factor), size=self.size)
         return random_intensity(image), label
