@@ -352,9 +352,11 @@ def test_instances_without_classes_on_a_background(
         (one,) = read_clouds(file)
         np.savez(tmp_path / f"{file.stem}.npz", pos=one.pos + np.array([5e5, 5.4e6, 0]), tree_id=one.instance)
     run, found = tmp_path / "run", tmp_path / "found"
-    main(["train", str(tmp_path), "--output", str(run), "--background", "0", "--paper", *SMALL])
+    main(["train", str(tmp_path), "--output", str(run), "--background", "0", "--paper", "--width", "0.25", *SMALL])
     made = Model.load(run).settings
     assert (made.class_values, made.background, made.refine, made.score_loss) == ((), (0,), False, "center-aware")
+    assert made.width == 0.25
+    assert (run / "model.safetensors").stat().st_size < 1.5e6
     assert "instance labels are tree_id" in capsys.readouterr().out
     main(["predict", str(run), str(tmp_path / "plant_000.npz"), "--output", str(found), "--accelerator", "cpu"])
     with np.load(found / "plant_000.npz") as arrays:

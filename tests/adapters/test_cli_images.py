@@ -269,7 +269,7 @@ def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
 
 def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> None:
     run = ("--output", tmp_path / "run")
-    assert "--points, --up and --class-names are for clouds" in fails("train", labelled, *run, "--points", 9)
+    assert "--class-names and --width are for clouds" in fails("train", labelled, *run, "--width", 0.5)
     assert "at least a step and a batch of 1, got 0 and 2" in fails(
         "train", labelled, *run, "--steps", 0, "--batch-size", 2
     )

@@ -40,6 +40,8 @@ class Train(Labels):
     """clouds: of one, that the network sees"""
     batch_size: int | None = None
     """clouds, or crops of images, a step"""
+    width: float = 1.0
+    """clouds: factor of the widths of PointNet++; 0.25 for small files and processors"""
     seed: int = 0
     """of the split and of everything random"""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -65,8 +67,8 @@ class Train(Labels):
 
         fabric = start_fabric(accelerator=self.accelerator)
         if has_images(self.folder, self):
-            if self.points is not None or self.up != "z" or self.class_names:
-                raise ValueError(f"{self.folder} has images: --points, --up and --class-names are for clouds")
+            if self.points is not None or self.up != "z" or self.class_names or self.width != 1:
+                raise ValueError(f"{self.folder} has images: --points, --up, --class-names and --width are for clouds")
             from probemb_adapters.experiments.images import folders
 
             request = folders.Request(
@@ -94,6 +96,7 @@ class Train(Labels):
             steps=self.steps,
             points=self.points,
             batch_size=self.batch_size,
+            width=self.width,
             seed=self.seed,
             accelerator=self.accelerator,
         )
