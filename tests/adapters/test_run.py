@@ -13,6 +13,7 @@ from torch import nn
 from torch_geometric.data import Data
 
 from probemb_adapters.experiments.run import (
+    cores_beside,
     learning_rate_schedule,
     load_model,
     merged,
@@ -118,6 +119,16 @@ def test_the_first_batch_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixt
     assert lines[0].startswith("first batch, error: semantic: expected classes in [0, 1), or -100 (ignored), got 1")
     assert sum("is it -1 in uint8?" in line for line in lines) == 1
     assert sum("expected about the radius of the largest instances" in line for line in lines) == 1
+
+
+def test_readers_have_cores_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    for workers in (0, 2, 8):
+        with pytest.raises(KeyboardInterrupt), cores_beside(workers):
+            raise KeyboardInterrupt
+    assert threads == [3, 3, 3, 1, 3, 1, 3]
 
 
 @pytest.mark.parametrize("missing", ["epochs", "batch_size", "workers", "learning_rate", "schedule"])

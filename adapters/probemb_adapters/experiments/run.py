@@ -240,18 +240,30 @@ def run_epochs(
         training.resume(folder / LAST, fabric)
     fabric.print(text)
     start = time.perf_counter()
-    history = train(
-        fabric,
-        training,
-        loader,
-        compute_losses,
-        epochs=chosen(options.epochs),
-        folder=folder,
-        max_norm=options.max_norm,
-        save_every=options.save_every,
-    )
+    with cores_beside(loader.num_workers):
+        history = train(
+            fabric,
+            training,
+            loader,
+            compute_losses,
+            epochs=chosen(options.epochs),
+            folder=folder,
+            max_norm=options.max_norm,
+            save_every=options.save_every,
+        )
     fabric.print(f"trained in {(time.perf_counter() - start) / 60:.1f} min")
     return history
+
+
+@contextlib.contextmanager
+def cores_beside(workers: int) -> Iterator[None]:
+    """Torch computes on the cores that the processes of a loader leave: with one too many all of them crawl."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _findings(batch: Any, num_classes: int | None, offset_scale: float | None) -> list[str]:

@@ -108,7 +108,7 @@ class RunOptions(TrainingSettings):
     devices: int = 1
     """processes, each with its own GPU or share of the CPU; torchrun decides this itself"""
     workers: int | None = None
-    """processes that read the data, for each process; by default 4 for --root, else none"""
+    """processes that read the data, for each process; by default 4 for --root, else one in rooms and none of shapes"""
     # --- what to do
     output: Path = Path("runs")
     """folder for checkpoints, metrics, pictures and the report"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -134,7 +135,7 @@ def resolve(options: Options) -> Options:
         "learning_rate": 1e-3 if real else 3e-3,
         "train_points": 100_000 if real else 3_000,
         "schedule": "one-cycle",
-        "workers": 4 if real else 0,
+        "workers": 4 if real else min(1, (os.cpu_count() or 1) - 1),  # one is left for the training
     }
     options = with_defaults(options, defaults)
     options = with_defaults(options, {"join": None if real or not options.refine else 0.2})
