@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from probemb_adapters.experiments import partnet
 from probemb_adapters.experiments.bootstrap import paired_bootstrap, part_map
+from probemb_adapters.experiments.variants import JOIN
 from probemb_adapters.report import Row, Table, table_text, write_table
 from probemb_adapters.training import start_fabric
 from probemb_lib import GaussianEmbedding, Instances, greedy_cluster, join_instances, refine_instances
@@ -38,7 +39,6 @@ from probemb_shapes.demo_data import PROJECT, partnet_folder
 IOU = 0.5
 PAPER = "seed decides (paper)"
 SPLITS = ("val", "test")
-JOIN = 0.2
 
 Way = Callable[[GaussianEmbedding, Tensor, Instances], Instances]
 

@@ -46,6 +46,7 @@ from probemb_adapters.experiments.records import (
 from probemb_adapters.experiments.run import versions
 from probemb_adapters.experiments.scannet.data import shares
 from probemb_adapters.experiments.scannet.errors import REPAIRS, Found, Truth
+from probemb_adapters.experiments.variants import JOIN
 from probemb_adapters.files import commit_of
 from probemb_adapters.networks.engines import pick_engine
 from probemb_adapters.report import Row, Table, table_text, write_table
@@ -61,7 +62,7 @@ TRIALS: dict[str, tuple[dict[str, Any], ...]] = {
     PROBABILISTIC: ({}, {"initial_std": 0.6}, {"score_loss": "center-aware"}, {"initial_std": 0.15}),
     MARGIN: ({}, {"initial_margin": 1.0}, {"initial_margin": 0.25}, {"initial_margin": 0.125}),
 }
-WAYS = ((False, None), (True, None), (True, 0.2))  # of the clustering: refine and join
+WAYS = ((False, None), (True, None), (True, JOIN))  # of the clustering: refine and join
 # Only runs of one budget are compared.
 BUDGET = (
     "rooms",

@@ -66,7 +66,10 @@ BANDWIDTHS = (0.3, 0.5, 0.8)
 THRESHOLDS_OF_K = (0.2, 0.3, 0.4, 0.5, 0.6)
 OURS = "probabilistic embedding"
 # Grids and trials of methods that come in several kinds.
-RECOMMENDED = ({"threshold": THRESHOLDS["probabilistic"]}, ({"initial_std": 0.05}, {"initial_std": 0.2}))
+RECOMMENDED = (
+    {"threshold": THRESHOLDS["probabilistic"], "min_points": (1, *SIZES)},
+    ({"initial_std": 0.05}, {"initial_std": 0.2}),
+)
 DISCRIMINATIVE = ({"bandwidth": BANDWIDTHS, "min_points": SIZES}, ({"dim": 4}, {"delta_v": 0.25}))
 OF_ASIS = ({"bandwidth": (0.4, 0.6, 1.0), "min_points": SIZES}, ({"dim": 8}, {"delta_v": 0.25}))
 SEMI_CONVOLUTIONAL = (

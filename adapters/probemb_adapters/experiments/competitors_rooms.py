@@ -38,6 +38,7 @@ from probemb_adapters.experiments.run import losses_of, merged, train_network
 from probemb_adapters.experiments.scannet import Options, Settings
 from probemb_adapters.experiments.scannet.data import OBJECT, shares, without_classes
 from probemb_adapters.experiments.scannet.model import BACKBONES, GRIDS
+from probemb_adapters.experiments.variants import JOIN
 from probemb_adapters.networks.minkowski import MinkowskiBackbone
 from probemb_adapters.networks.voxels import voxelize
 from probemb_adapters.scannet import INSTANCE_IDS, evaluation_target
@@ -66,7 +67,7 @@ IN_METRES: Mapping[str, Competitor] = MappingProxyType(
                     complement=True,
                     refine=True,
                 ),
-                {"threshold": GRIDS["probabilistic"], "join": (None, 0.2), "min_points": SIZES},
+                {"threshold": GRIDS["probabilistic"], "join": (None, JOIN), "min_points": SIZES},
                 ({"initial_std": 0.1}, {"initial_std": 0.3}),
             )
             for kind in ("", ", 6-D")

@@ -59,3 +59,5 @@ SCORE_LOSSES: dict[ScoreLossName, Callable[[], CenterAwareLoss | ScoreCrossEntro
     "cross-entropy": ScoreCrossEntropyLoss,
     "mse": SeedMSELoss,
 }
+JOIN = 0.2
+"""κ from which instances are taken for parts of one object, where that helps."""

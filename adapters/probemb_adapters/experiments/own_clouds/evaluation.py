@@ -16,6 +16,7 @@ from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.options import Options
 from probemb_adapters.experiments.partnet import Evaluation, score
 from probemb_adapters.experiments.run import write_metrics, write_results
+from probemb_adapters.experiments.variants import JOIN
 from probemb_adapters.partnet import EvaluationTargets
 from probemb_adapters.report import Row, Section, Table, fit_chart, loss_chart, precision_recall_charts
 from probemb_adapters.report.pictures import ShapeResult
@@ -28,7 +29,6 @@ UNIT = "the unit of the files"
 """Of positions and σ on the page."""
 
 _SIZES = (200, 100, 50, 20, 10, 5, 2, 1)  # in points: of equal AP, the first
-_JOIN = 0.2  # κ from which instances are parts of one, where that helps
 _CRUMB = 0.5  # of the smallest true instance: anything larger might be one
 
 
@@ -42,7 +42,7 @@ def fit_model(model: Model, clouds: TestClouds, fabric: Fabric) -> tuple[Model, 
     def mean_ap(found: Sequence[Instances], targets: Sequence[EvaluationTargets]) -> float:
         return float(_score(model, found, targets, fabric).part_map()[1])
 
-    joins = (None, _JOIN) if model.settings.refine else (None,)
+    joins = (None, JOIN) if model.settings.refine else (None,)
     models = [replace(model, settings=replace(model.settings, join=join)) for join in joins]
     fits = [fit_threshold(outputs, clouds.targets, mean_ap, DEFAULT_GRID, **m.clustering) for m in models]
     model, fit = max(zip(models, fits, strict=True), key=lambda pair: pair[1].metric)  # the first of equal ones

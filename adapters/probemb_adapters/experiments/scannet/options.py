@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from probemb_adapters.experiments.variants import JOIN
 from probemb_adapters.networks.engines import Engine
 from probemb_adapters.networks.kernel_order import KernelOrder
 from probemb_adapters.training.options import RunOptions, TrainingSettings, with_defaults
@@ -138,7 +139,7 @@ def resolve(options: Options) -> Options:
         "workers": 4 if real else min(1, (os.cpu_count() or 1) - 1),  # one is left for the training
     }
     options = with_defaults(options, defaults)
-    options = with_defaults(options, {"join": None if real or not options.refine else 0.2})
+    options = with_defaults(options, {"join": None if real or not options.refine else JOIN})
     if options.join is not None and not options.refine:
         raise SystemExit(f"--join {options.join} needs --refine True: objects are compared by all of their points")
     if not 0 < options.held_out < 1:
