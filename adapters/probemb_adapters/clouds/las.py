@@ -12,6 +12,7 @@ import numpy as np
 
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
 from probemb_adapters.clouds.formats import missing
+from probemb_adapters.clouds.laz import decompressed
 from probemb_adapters.files import check_claim
 
 _PACKING = 10_000  # equal points take next to nothing in a laz file
@@ -28,9 +29,23 @@ def read_las(path: Path) -> list[Stored]:
         check_claim(path, header.point_count, start + header.point_count * header.point_format.size, packing=packing)
         if header.are_points_compressed:
             _check_chunks(path, header.offset_to_point_data)
-        las = file.read()
+            las = laspy.LasData(header, _decompressed(path, header))
+        else:
+            las = file.read()
     names = [name for name in las.point_format.dimension_names if name not in ("X", "Y", "Z")]
     return [Stored(np.asarray(las.xyz), {name: np.asarray(las[name]) for name in names}, las)]
+
+
+def _decompressed(path: Path, header: Any) -> Any:
+    """The points of a laz file, which laspy would decompress in this process."""
+    laspy, form = _laspy(path), header.point_format.dtype()
+    records, expected = decompressed(path), header.point_count * form.itemsize
+    if len(records) != expected:
+        raise ValueError(
+            f"{path}: expected {header.point_count} points by its header, got {len(records)} bytes of them"
+        )
+    points = np.frombuffer(records, form)
+    return laspy.ScaleAwarePointRecord(points, header.point_format, header.scales, header.offsets)
 
 
 def write_las(path: Path, cloud: Cloud, added: Mapping[str, Array]) -> None:
