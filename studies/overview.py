@@ -4,7 +4,7 @@ Nuclei by their checkpoint, on test images, chairs by theirs, on generated test 
 generated ones for validation. Of each kind the typical one is drawn: of the first 31, or the 20 rooms, the one with the
 median share of objects found.
 
-    python studies/overview.py --output docs/images/overview.png --moving docs/images/gathering.webp
+    python studies/overview.py --output docs/images/overview.webp --moving docs/images/gathering.webp
 
 The second file moves: the points of the chair gather into their embeddings.
 """
@@ -193,7 +193,7 @@ def main() -> None:
         draw_shape(figure, row, rows, shape)
     figure.subplots_adjust(0, 0, 1, 0.96, wspace=0.02, hspace=0.02)
     with replaced_file(options.output) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+        figure.savefig(temporary, dpi=120, format=options.output.suffix[1:], pil_kwargs={"quality": 90, "method": 6})
     chair = shapes[0]
     found = chair.found.keep(chair.found.size >= MIN_POINTS)
     moving = ShapeResult("chair", chair.input, None, found, chair.embedding.log_std, chair.embedding.mean)

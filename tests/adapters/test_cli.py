@@ -121,6 +121,14 @@ def test_evaluation_repeats_the_numbers(
     assert "Average precision, per cent, 4 clouds" in printed
 
 
+def test_the_checkpoint_finds_leaves(tmp_path: Path) -> None:
+    """On plants that training has not seen; its numbers are in checkpoints/README.md."""
+    write_plants(tmp_path / "in", 4, seed=1)
+    model = PROJECT / "checkpoints" / "plants.safetensors"
+    main(["evaluate", str(model), str(tmp_path / "in"), "--output", str(tmp_path / "own"), "--accelerator", "cpu"])
+    assert min(metrics(tmp_path / "own")["ap_percent"][name][1] for name in ("stem", "leaf")) > 90
+
+
 def test_what_is_shown_is_no_matter_of_average_precision(trained: Path, plants: Path, tmp_path: Path) -> None:
     """A score that nothing reaches: the same numbers, and nothing in files. One of an older model: all is shown."""
     model, pos = Model.load(trained), torch.from_numpy(plant(np.random.default_rng(0), 256)[0]).float()
