@@ -13,7 +13,7 @@ import numpy as np
 
 from probemb_adapters.clouds.cloud import Array, Cloud, Stored
 from probemb_adapters.clouds.formats import missing
-from probemb_adapters.clouds.hdf5_heap import check_heaps
+from probemb_adapters.clouds.hdf5_words import check_words
 from probemb_adapters.files import check_claim
 
 POSITION_NAMES = ("pos", "pts", "points", "xyz", "positions", "coord", "coords")
@@ -82,7 +82,7 @@ def read_h5(path: Path) -> list[Stored]:
         groups = [f"{name} (a group)" for name in file if name not in arrays]
         text = {name: item for name, item in arrays.items() if h5py.check_string_dtype(item.dtype)}
         if text:
-            check_heaps(path)
+            check_words(path, text.values())
         found = {name: item[()] for name, item in arrays.items() if item.dtype.kind in "fiub"}
         found |= {name: np.array(item.asstr(errors="replace")[()], dtype=np.str_) for name, item in text.items()}
         return _clouds(path, found, groups)

@@ -1,4 +1,4 @@
-"""Words of HDF5 files that its library would read for ever."""
+"""Words of HDF5 files that its library would read for ever, or into all memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from probemb_adapters.clouds import read_clouds
-from probemb_adapters.clouds.hdf5_heap import check_heaps
 
 
 def write(path: Path, words: list[str], **how: str) -> None:
@@ -28,7 +27,6 @@ def test_whole_files(tmp_path: Path, libver: str) -> None:
         write(path, words[:count], libver=libver)
         with path.open("ab") as file:
             file.write(b"GCOL\1\0\0\0\7")
-        check_heaps(path)
         (cloud,) = read_clouds(path, semantic="organ")
         assert len(cloud.pos) == count
 
@@ -43,6 +41,17 @@ def test_free_space_of_no_size(tmp_path: Path) -> None:
         assert index <= 2
     struct.pack_into("<Q", content, place + 8, 0)
     path.write_bytes(content)
-    for read in (check_heaps, read_clouds):
-        with pytest.raises(ValueError, match=r"a\.h5: damaged, free space of 0 bytes among its words"):
-            read(path)
+    with pytest.raises(ValueError, match=r"a\.h5: damaged, free space of 0 bytes among its words"):
+        read_clouds(path)
+
+
+def test_a_word_of_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write(path, ["stem", "leaf"])
+    with h5py.File(path) as file:
+        place = file["organ"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, place + 16, 2**32 - 1)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.h5: damaged, a word of 4294967295 bytes in a file of {len(content)}"):
+        read_clouds(path)
