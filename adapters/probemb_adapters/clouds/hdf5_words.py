@@ -40,16 +40,12 @@ def check_words(path: Path, arrays: Iterable[Any]) -> None:
             return
         _check_heaps(path, content)
         for array in arrays:
-            start = array.id.get_offset()  # None: in chunks
-            if (
-                array.size
-                and start is not None
-                and array.dtype.kind == "O"
-                and start + array.size * _WORD.itemsize <= len(content)
-            ):
-                longest = np.frombuffer(content[start : start + array.size * _WORD.itemsize], _WORD)["length"].max()
-                if longest > len(content):
-                    raise ValueError(f"{path}: damaged, a word of {longest} bytes in a file of {len(content)}")
+            start, size = array.id.get_offset(), array.size * _WORD.itemsize
+            if array.dtype.kind != "O" or start is None or not 0 < size <= len(content) - start:  # None: in chunks
+                continue
+            longest = np.frombuffer(content[start : start + size], _WORD)["length"].max()
+            if longest > len(content):
+                raise ValueError(f"{path}: damaged, a word of {longest} bytes in a file of {len(content)}")
 
 
 def _check_heaps(path: Path, content: mmap.mmap) -> None:
