@@ -12,6 +12,7 @@ a training too:
     python studies/competitors.py --methods SGPN PointGroup    only these, and ours
     python studies/competitors.py --without-classes            the same networks, as if all parts were of one class
     python studies/competitors.py --show                       only the table and the plot of what is there
+    python studies/competitors.py --reference ASIS             differences to another method than the paper's
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def value_of(metric: PartNetAP | ScanNetAP, name: str) -> float:
 def paper_difference(method: str, options: Options) -> float | None:
     """The paper's row less its own method's; None where it has none, or not of these categories."""
     names = PAPER if options.data == "families" else PAPER_ROOMS
-    if method not in names or method == OURS or options.without_classes:
+    if method not in names or method == OURS or options.reference != OURS or options.without_classes:
         return None
     if options.data == "rooms":
         rows = {line["method"]: float(line["val_ap50"]) for line in read_paper("scannet_table6.csv")}
@@ -174,8 +175,12 @@ def paper_difference(method: str, options: Options) -> float | None:
     return fmean(a - b for a, b in pairs) if len(pairs) == len(options.categories) else None
 
 
+def known(reference: str) -> str:
+    return "ours" if reference == OURS else reference
+
+
 def summary(methods: Sequence[str], options: Options) -> tuple[Table, Differences]:
-    """Means over the categories of the seeds that are complete; differences to ours over the seeds of both."""
+    """Means over the categories of the seeds that are complete; differences to the reference over the seeds of both."""
     done, names = finished(replace(options, without_classes=False)), VALUES[options.data]  # has what trainings took
     runs = {m: {s: [r for r in all_runs([m], options) if r.seed == s] for s in range(options.seeds)} for m in methods}
     load = load_metric if options.data == "families" else load_scenes
@@ -191,12 +196,12 @@ def summary(methods: Sequence[str], options: Options) -> tuple[Table, Difference
         seeds = seeds_of(method)
         own = metrics(method, seeds)
         means = [fmean(value_of(m, name) for m in own.values()) if own else None for name in names]
-        common = [s for s in seeds if s in seeds_of(OURS)]
+        common = [s for s in seeds if s in seeds_of(options.reference)]
         difference: list[Any] = [None, None]
-        if common and method != OURS:
+        if common and method != options.reference:
             low, middle, high = paired_bootstrap(
                 metrics(method, common),
-                metrics(OURS, common),
+                metrics(options.reference, common),
                 value=partial(value_of, name=names[MAIN]),
                 resamples=options.resamples,
             )
@@ -208,7 +213,16 @@ def summary(methods: Sequence[str], options: Options) -> tuple[Table, Difference
             for name in ("training minutes", "grouping minutes", "peak MB")
         ]
         rows.append(Row(method, [len(seeds), *means, *difference, paper_difference(method, options), *costs]))
-    heads = ["seeds", *names, f"{names[MAIN]} less ours", "95 % interval", "paper's", "training, min", "grouping", "MB"]
+    heads = [
+        "seeds",
+        *names,
+        f"{names[MAIN]} less {known(options.reference)}",
+        "95 % interval",
+        "paper's",
+        "training, min",
+        "grouping",
+        "MB",
+    ]
     what = "AP of parts without classes" if options.without_classes else "Average precision"
     text = f"{what} in per cent, mean of {', '.join(options.groups)}; the paper's on its own data and networks"
     return Table(options.study.replace("-", " "), heads, rows, text=text), differences
@@ -227,7 +241,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     if options.without_classes and options.data == "rooms":
         raise SystemExit("--without-classes is for families: rooms have no classes")
-    methods = [OURS, *(m for m in options.methods if m != OURS)]
+    methods = [options.reference, *(m for m in options.methods if m != options.reference)]
     if not options.show:
         trials = [run for method in methods for run in trials_of(method, options)]
         run_all(trials, replace(options, epochs=options.trial_epochs, without_classes=False))
@@ -242,7 +256,7 @@ def main() -> None:
             {m: value for m in differences if (value := paper_difference(m, options)) is not None},
             options.table.with_suffix(".png"),
             title=options.study.replace("-", " "),
-            label=f"{VALUES[options.data][MAIN]} less that of ours, points",
+            label=f"{VALUES[options.data][MAIN]} less that of {known(options.reference)}, points",
         )
         print(f"picture  {options.table.with_suffix('.png')}")
 

@@ -88,6 +88,11 @@ def test_table(measured: competitors.Options, tmp_path: Path) -> None:
     assert missing.values[6] == pytest.approx(14.6 - 25.5)  # the paper's, of Table at level 3
     assert theirs.values[-1] == pytest.approx(float(lines["PointGroup"]["peak MB"]))
     assert list(differences) == ["PointGroup"]
+    other, other_differences = competitors.summary(METHODS, replace(measured, reference="PointGroup"))
+    assert other.columns[4] == "part mAP 0.5 less PointGroup"
+    assert other.rows[0].values[4] == pytest.approx(-theirs.values[4], abs=1e-6)
+    assert list(other_differences) == [OURS]
+    assert competitors.paper_difference("SGPN", replace(measured, reference="PointGroup")) is None
     write_differences(differences, {"PointGroup": 1.0}, tmp_path / "differences.png", title="", label="")
     assert (tmp_path / "differences.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 

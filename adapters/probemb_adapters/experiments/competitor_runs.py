@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from probemb_adapters.experiments.competitors import COMPETITORS
+from probemb_adapters.experiments.competitors import COMPETITORS, OURS
 from probemb_adapters.experiments.competitors_rooms import ROOMS
 from probemb_adapters.experiments.records import FAMILIES, Budget, lines_of
 
@@ -22,6 +22,8 @@ class Options(Budget):
 
     methods: tuple[Literal[tuple(COMPETITORS)], ...] = tuple(COMPETITORS)  # type: ignore[valid-type]
     """by name"""
+    reference: Literal[tuple(COMPETITORS)] = OURS  # type: ignore[valid-type]
+    """that differences are taken to"""
     data: Literal["families", "rooms"] = "families"
     """generated shapes on PointNet++, or open rooms, objects without classes, on MinkUNet"""
     categories: tuple[str, ...] = FAMILIES
@@ -68,7 +70,13 @@ class Options(Budget):
 
     @property
     def table(self) -> Path:
-        return self.output / f"{self.study}{'-without-classes' if self.without_classes else ''}.csv"
+        less = "" if self.reference == OURS else f"-less-{slug(self.reference)}"
+        return self.output / f"{self.study}{'-without-classes' if self.without_classes else ''}{less}.csv"
+
+
+def slug(method: str) -> str:
+    """The name of a method in the names of files."""
+    return method.replace(", ", "-").replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,7 @@ class Run:
 
     def folder(self, options: Options) -> Path:
         trial = f"-trial-{self.trial}" if self.trial else ""
-        name = self.method.replace(", ", "-").replace(" ", "-")
-        return options.output / options.study / name / f"{self.category}-{self.seed}{trial}"
+        return options.output / options.study / slug(self.method) / f"{self.category}-{self.seed}{trial}"
 
     def metric(self, options: Options) -> Path:
         """What was found in each test shape or room."""
