@@ -431,6 +431,9 @@ def test_check_finds_mix_ups(plants: Path, tmp_path: Path, capsys: pytest.Captur
     main(["check", str(plants)])
     printed = capsys.readouterr().out
     assert "instance labels are instance (5 of 5 clouds)" in printed
+    assert "instance 0 is in all clouds, an object as the others are: --background 0 if it means none" in printed
+    main(["check", str(plants), "--background", "0"])
+    assert "instance 0" not in capsys.readouterr().out
     assert printed.endswith("5 clouds, classes 1, 2, 0 findings\n")
 
     (one,) = read_clouds(plants / "plant_000.ply")

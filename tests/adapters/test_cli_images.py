@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import tifffile
 from paths import PROJECT
 
 from probemb_adapters.cli.main import main
+from probemb_adapters.experiments.images import folders
 from probemb_adapters.experiments.images.evaluation import Evaluation, average_precision
 from probemb_adapters.experiments.images.folders import (
     Request,
@@ -80,6 +82,24 @@ def test_a_training_leaves_model_numbers_and_page(trained: Path) -> None:
     assert {"AP50", "AP90", "AP", "versions", "options"} <= metrics.keys()
     assert metrics["methods"]["probabilistic"]["images"] == 1
     assert load(trained).settings == load(trained / "model.safetensors").settings
+
+
+def test_a_training_says_how_long_it_takes_and_when_nothing_was_found(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folders, "fit", lambda model, *args, **kwargs: (model, 0.0))
+    main(["train", str(labelled), "--output", str(tmp_path / "run"), *SMALL])
+    printed = capsys.readouterr().out
+    assert re.search(r"steps of 2 crops, about \d\.\d min on this cpu", printed)
+    assert "no object of validation was found: train longer (--steps)" in printed
+
+
+def test_a_page_says_how_many_images_it_shows(trained: Path, tmp_path: Path) -> None:
+    for seed in range(10, 22):
+        write(tmp_path / "in", disks(seed))
+    output = tmp_path / "out"
+    main(["evaluate", str(trained), str(tmp_path / "in"), "--output", str(output), "--accelerator", "cpu"])
+    assert "<h2>Test images, 6 of 12</h2>" in (output / "report.html").read_text(encoding="utf-8")
 
 
 def test_evaluation_and_prediction(

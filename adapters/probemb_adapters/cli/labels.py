@@ -15,7 +15,8 @@ class Labels:
     semantic: str | None = None
     """clouds: property with the class of each point; by default the first usual name, such as semantic, class"""
     background: tuple[int | str, ...] = ()
-    """clouds: values of the instance property that mean no instance, as 0 or a word often does; -1 always does"""
+    """clouds: values of the instance property that mean no instance, as 0 or a word often does; -1 always does;
+    evaluate takes those of the training"""
     ignored: tuple[int | str, ...] = ()
     """clouds: values of both properties on points that nobody labelled; -100 always is; evaluate takes those of the
     training"""

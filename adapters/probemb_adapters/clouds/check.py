@@ -34,7 +34,7 @@ def check_clouds(
     """
     clouds = read_labelled(folder, instance, semantic, background, ignored=ignored)
     found = findings_in(clouds)
-    lines = [*notes_of(clouds), *finding_lines(found), *([WAY] if found else [])]
+    lines = [*label_notes(clouds), *finding_lines(found), *([WAY] if found else [])]
     classes = class_values(clouds)
     told = classes_told(classes, class_names_of(clouds, classes))
     lines.append(f"{len(clouds)} clouds, {told}, {len(found)} findings")
@@ -46,6 +46,19 @@ def notes_of(clouds: Sequence[Cloud]) -> list[str]:
     counts = Counter(note for cloud in clouds for note in cloud.notes)
     lines = [f"{note} ({count} of {len(clouds)} clouds)" for note, count in counts.most_common(_NOTES)]
     return lines + ([f"{len(counts) - _NOTES} other notes"] if len(counts) > _NOTES else [])
+
+
+def label_notes(clouds: Sequence[Cloud]) -> list[str]:
+    """:func:`notes_of`, and that 0 counts as an object where it may be what lies around them all."""
+    zero = "instance 0 is in all clouds, an object as the others are: --background 0 if it means none"
+    return [*notes_of(clouds), *([zero] if clouds and all(_has_zero(cloud) for cloud in clouds) else [])]
+
+
+def _has_zero(cloud: Cloud) -> bool:
+    """0 stands in the file, as the number of an object among others."""
+    if cloud.instance is None or not (cloud.instance == 0).any() or not (cloud.instance > 0).any():
+        return False
+    return any(v.dtype.kind in "iuf" and np.array_equal(v, cloud.instance) for v in cloud.properties.values())
 
 
 def classes_told(classes: Sequence[int], names: Sequence[str]) -> str:

@@ -148,6 +148,8 @@ def run_training(folder: Path, request: Request, fabric: Fabric) -> str:
     model, value = fit(model, sides["val"], None if request.refine else ((False, None),), min_pixels=least)
     model.save(options.output / FILE)
     fabric.print(f"AP50 {100 * value:.1f} % on validation with {model.fitted}")
+    if value == 0:
+        fabric.print("no object of validation was found: train longer (--steps), and look at the page")
     evaluations = [evaluate(model.settings.embedding, model, sides["test"])]
     printed = write_results("Objects found in images", evaluations, sides["test"], options, history)
     return f"{printed}\nmodel    {options.output / FILE}"

@@ -89,7 +89,8 @@ def write_results(
     shown = image_results(evaluations[0], images)
     sheet = overlay_sheet(shown, folder / "images.png", title=evaluations[0].name)
     charts = [loss_chart([epoch["loss"] for epoch in history])] if history else []
-    section = Section("Test images", tables=[table], charts=charts, noun="object", item="image", images=shown)
+    of = f", {len(shown)} of {len(images)}" if len(shown) < len(images) else ""
+    section = Section(f"Test images{of}", tables=[table], charts=charts, noun="object", item="image", images=shown)
     page = write_report(
         folder / "report.html", title, [section], settings={"options": asdict(options), "versions": versions()}
     )

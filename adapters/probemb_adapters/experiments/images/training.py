@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from probemb_adapters.experiments.duration import seconds_a_step, told_duration
 from probemb_adapters.experiments.images.model import CENTER, FOREGROUND, Model, Network, magnification, usual_diameter
 from probemb_adapters.experiments.images.options import Options, Settings
 from probemb_adapters.experiments.run import learning_rate_schedule, run_epochs, seeded_loader, start_from
@@ -141,6 +142,10 @@ def train_model(
     same = model.settings.stored() | {"seen": (len(seen), zlib.crc32(repr(seen).encode()))}
     training = Training(model.network, optimizer, schedule, settings=same)
     text = f"{len(images)} images; {epochs} epochs of {len(loader)} steps of {options.batch_size} crops"
+    if not options.resume:
+        first = [i % len(data) for i in range(chosen(options.batch_size))]
+        step = seconds_a_step(model.network, lambda: collate([data[i] for i in first]), objective, fabric.device)
+        text += f", about {told_duration(epochs * len(loader) * step)} on this {fabric.device.type}"
     history = run_epochs(training, loader, objective, options, fabric, text, options.output)
     model.network.eval()
     return history

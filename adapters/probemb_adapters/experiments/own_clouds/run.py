@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from probemb_adapters.clouds import Cloud
-from probemb_adapters.clouds.check import WAY, classes_told, finding_lines, findings_in, notes_of
+from probemb_adapters.clouds.check import WAY, classes_told, finding_lines, findings_in, label_notes
 from probemb_adapters.clouds.labelled import (
     check_classes,
     class_names_of,
@@ -43,7 +43,7 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     """
     check_output(options.output, options.resume)
     clouds = read_labelled(folder, options.instance, options.semantic, options.background, ignored=options.ignored)
-    fabric.print(*notes_of(clouds), sep="\n")
+    fabric.print(*label_notes(clouds), sep="\n")
     split = split_clouds(folder, clouds, options.seed)
     fabric.print(", ".join(f"{name} {len(split[name])}" for name in SPLITS) + " clouds")
     for name in SPLITS:

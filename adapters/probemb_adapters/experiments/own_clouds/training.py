@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from probemb_adapters.experiments.duration import seconds_a_step, told_duration
 from probemb_adapters.experiments.own_clouds.data import TrainingClouds
 from probemb_adapters.experiments.own_clouds.model import Model
 from probemb_adapters.experiments.own_clouds.options import Options, Settings, steps_of_epoch
@@ -23,7 +20,6 @@ from probemb_adapters.training.options import chosen
 from probemb_lib import ProbabilisticEmbeddingLoss, suggest_settings
 
 _MEASURED = 16  # clouds that the lengths of the head are read from
-_TIMED = 3  # steps
 
 
 def with_lengths(options: Options, clouds: Sequence[Data]) -> Options:
@@ -59,10 +55,13 @@ def train_model(model: Model, clouds: Sequence[Data], options: Options, fabric: 
     data = TrainingClouds(clouds, model.points)
 
     if not options.resume:
-        seconds = chosen(options.steps) * _seconds_a_step(model.network, data, losses, options, fabric)
+        first = [i % len(data) for i in range(chosen(options.batch_size))]
+        step = seconds_a_step(
+            model.network, lambda: Batch.from_data_list([data[i] for i in first]), losses, fabric.device
+        )
         fabric.print(
-            f"about {told_duration(seconds)} on this {fabric.device.type}: {options.steps} steps of "
-            f"{options.batch_size} clouds x {model.points} points; Ctrl-C stops, --resume goes on from the last "
+            f"about {told_duration(chosen(options.steps) * step)} on this {fabric.device.type}: {options.steps} steps "
+            f"of {options.batch_size} clouds x {model.points} points; Ctrl-C stops, --resume goes on from the last "
             f"checkpoint, one every {steps_of_epoch(options, len(clouds))} steps"
         )
     # Of the many fingerprints one suffices to know the data again, and to be read in a message.
@@ -80,38 +79,3 @@ def train_model(model: Model, clouds: Sequence[Data], options: Options, fabric: 
     )
     model.network.eval()
     return history
-
-
-def told_duration(seconds: float) -> str:
-    """In the unit that people think in.
-
-    >>> told_duration(90), told_duration(3 * 3600), told_duration(5.6 * 86400)
-    ('1.5 min', '3.0 h', '5.6 days')
-    """
-    return next(
-        f"{seconds / unit:.1f} {name}"
-        for unit, name, upto in ((60, "min", 7_200), (3_600, "h", 172_800), (86_400, "days", float("inf")))
-        if seconds < upto
-    )
-
-
-def _seconds_a_step(
-    network: Network,
-    data: TrainingClouds,
-    losses: Callable[[nn.Module, Batch], Mapping[str, Tensor]],
-    options: Options,
-    fabric: Fabric,
-) -> float:
-    """Of a copy of the network, the fastest of some; the training is the same with it and without."""
-    twin = copy.deepcopy(network).to(fabric.device).train()
-    size = chosen(options.batch_size)
-    seconds = []
-    with torch.random.fork_rng(devices=[]):
-        for _ in range(_TIMED):
-            start = time.perf_counter()
-            batch = Batch.from_data_list([data[i % len(data)] for i in range(size)]).to(fabric.device)
-            losses(twin, batch)["loss"].backward()
-            if fabric.device.type == "cuda":
-                torch.cuda.synchronize(fabric.device)
-            seconds.append(time.perf_counter() - start)
-    return min(seconds)
