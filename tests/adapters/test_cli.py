@@ -350,6 +350,8 @@ def test_warnings_are_a_line(plants: Path, tmp_path: Path, capsys: pytest.Captur
 def test_a_folder_without_a_checkpoint_is_not_resumed(tmp_path: Path) -> None:
     message = fails("train", tmp_path / "nowhere", "--output", tmp_path, "--resume")  # before anything is read
     assert message.endswith("has no last.safetensors to go on from: to start a training leave out --resume")
+    message = fails("train", tmp_path / "nowhere", "--output", tmp_path, "--finish")
+    assert message.endswith("--finish makes a model of the last checkpoint of a training: give --resume with it")
 
 
 def test_instances_without_classes_on_a_background(

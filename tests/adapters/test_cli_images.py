@@ -15,6 +15,8 @@ pytest.importorskip("torch_geometric")
 
 import imageio.v3 as imageio
 import tifffile
+import torch
+from lightning_fabric import Fabric
 from paths import PROJECT
 
 from probemb_adapters.cli.main import main
@@ -32,6 +34,8 @@ from probemb_adapters.experiments.images.options import Options
 from probemb_adapters.experiments.images.results import results_table
 from probemb_adapters.images import LabelledImage
 from probemb_adapters.images.check import findings_in, findings_of, read_folder
+from probemb_adapters.training import LAST, Training
+from probemb_adapters.training.checkpoint import load_checkpoint
 
 SMALL = ("--steps", "2", "--batch-size", "2", "--accelerator", "cpu")
 
@@ -285,6 +289,30 @@ def test_sides_and_lengths(labelled: Path, tmp_path: Path) -> None:
         with_lengths(Options(), [disks(0)._replace(label=np.zeros((48, 64), np.uint16))])
     with pytest.raises(ValueError, match="at least three images"):
         split_images(tmp_path, {"": images[""][:2]}, 0)
+
+
+def test_a_model_of_a_training_that_is_not_over(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = Training.save
+
+    def interrupted(training: Training, path: Path, fabric: Fabric) -> None:
+        save(training, path, fabric)
+        raise KeyboardInterrupt
+
+    arguments = ["train", labelled, "--output", tmp_path / "run", *SMALL]
+    monkeypatch.setattr(Training, "save", interrupted)
+    assert "--resume --finish it makes a model of it" in fails(*arguments)
+    monkeypatch.undo()
+    assert "give --resume with it" in fails("train", labelled, "--output", tmp_path / "other", *SMALL, "--finish")
+    main([str(a) for a in (*arguments, "--resume", "--finish")])
+    assert "finished after 1 of 2 epochs" in capsys.readouterr().out
+    last = load_checkpoint(tmp_path / "run" / LAST)
+    weights = load_checkpoint(tmp_path / "run" / "model.safetensors")["model"]
+    assert last["epoch"] == 1
+    assert all(torch.equal(weights[name], value) for name, value in last["model"].items() if torch.is_tensor(value))
+    main([str(a) for a in (*arguments, "--resume")])  # there is time after all
+    assert load_checkpoint(tmp_path / "run" / LAST)["epoch"] == 2
 
 
 def test_what_does_not_fit(labelled: Path, trained: Path, tmp_path: Path) -> None:

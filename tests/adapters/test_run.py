@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import nn
 from torch_geometric.data import Data
 
@@ -129,6 +130,14 @@ def test_readers_have_cores_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(KeyboardInterrupt), cores_beside(workers):
             raise KeyboardInterrupt
     assert threads == [3, 3, 3, 1, 3, 1, 3]
+
+
+def test_threads_that_never_sleep_are_one_while_training() -> None:
+    own = ThreadpoolController().select(threading_layer="pthreads")
+    with own.limit(limits=2):
+        with cores_beside(0):
+            assert {library["num_threads"] for library in own.info()} == {1}
+        assert {library["num_threads"] for library in own.info()} == {2}
 
 
 @pytest.mark.parametrize("missing", ["epochs", "batch_size", "workers", "learning_rate", "schedule"])

@@ -32,6 +32,8 @@ class Train(Labels):
     """quick: minutes on two cores; full: about an hour on a GPU"""
     resume: bool = False
     """go on from the last checkpoint in the output folder"""
+    finish: bool = False
+    """with --resume, train no further: test and write the model as the last checkpoint has it"""
     paper: bool = False
     """cluster as the paper does, without refinement"""
     steps: int | None = None
@@ -55,7 +57,10 @@ class Train(Labels):
             print(self._train())
         except KeyboardInterrupt as error:
             kept = (self.output / LAST).exists()
-            way = f"the last epoch is in {self.output}, and the same command with --resume goes on from there"
+            way = (
+                f"the last epoch is in {self.output}, and the same command with --resume goes on from there; with "
+                "--resume --finish it makes a model of it"
+            )
             none = (
                 "nothing is kept: the first checkpoint is written after the first epoch; start again without --resume"
             )
@@ -78,6 +83,7 @@ class Train(Labels):
                 batch_size=self.batch_size,
                 channel=self.channel,
                 resume=self.resume,
+                finish=self.finish,
                 seed=self.seed,
                 refine=not self.paper,
             )
@@ -92,6 +98,7 @@ class Train(Labels):
             preset=self.preset,
             output=self.output,
             resume=self.resume,
+            finish=self.finish,
             refine=not self.paper,
             steps=self.steps,
             points=self.points,

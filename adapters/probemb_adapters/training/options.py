@@ -114,6 +114,8 @@ class RunOptions(TrainingSettings):
     """folder for checkpoints, metrics, pictures and the report"""
     resume: bool = False
     """go on from the last checkpoint in the output folder; to the numbers of an uninterrupted training"""
+    finish: bool = False
+    """with --resume, train no further: evaluate and write the model as the last checkpoint has it"""
     save_every: int = 1
     """epochs between checkpoints"""
     evaluate: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="CHECKPOINT ...")] = ()
@@ -122,6 +124,10 @@ class RunOptions(TrainingSettings):
     """no training: segment clouds, files or folders of them, with the model of --evaluate; needs no labels"""
     report_shapes: int = 30
     """most clouds to show in the report"""
+
+    def __post_init__(self) -> None:
+        if self.finish and not self.resume:
+            raise ValueError("--finish makes a model of the last checkpoint of a training: give --resume with it")
 
 
 def with_defaults(options: AnyOptions, defaults: Mapping[str, Any]) -> AnyOptions:

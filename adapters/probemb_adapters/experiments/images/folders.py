@@ -46,6 +46,7 @@ class Request:
     batch_size: int | None = None
     channel: int | None = None
     resume: bool = False
+    finish: bool = False
     seed: int = 0
     refine: bool = True
 
@@ -172,6 +173,7 @@ def asked_options(folder: Path, request: Request) -> Options:
             data=folder,
             output=request.output,
             resume=request.resume,
+            finish=request.finish,
             seed=request.seed,
             batch_size=batch,
             epochs=epochs,
