@@ -63,12 +63,12 @@ IN_METRES: Mapping[str, Competitor] = MappingProxyType(
                     ProbabilisticEmbedding,
                     dim=6 if kind else 3,
                     offset_scale=REACH,
-                    initial_std=0.15,
+                    initial_std=0.3,
                     complement=True,
                     refine=True,
                 ),
                 {"threshold": GRIDS["probabilistic"], "join": (None, JOIN), "min_points": SIZES},
-                ({"initial_std": 0.1}, {"initial_std": 0.3}),
+                ({"initial_std": 0.15}, {"initial_std": 0.6}),
             )
             for kind in ("", ", 6-D")
         },
