@@ -111,7 +111,10 @@ def overlay_sheet(results: Sequence[ImageResult], path: str | Path, *, title: st
         z = shown_slice(result)
         of_slice = "" if z is None else f"; slice {z + 1} of {len(result.image)}"
         axes[0].set_title(f"{result.name}: {result.tally()}{of_slice}", fontsize=8, loc="left")
-    names = ", ".join("ground truth" if head == "truth" else head for head in heads)
+    told = {"truth": "ground truth", "uncertainty": "uncertainty, bright is unsure"}
+    if "truth" in heads:
+        told["found"] = "found, red is false"
+    names = "; ".join(told.get(head, head) for head in heads)
     figure.suptitle(f"{title} ({names})" if title else names, fontsize=10)
     path = Path(path)
     with replaced_file(path) as temporary:

@@ -189,7 +189,8 @@ def contact_sheet(shapes: Sequence[ShapeResult], path: str | Path, *, title: str
     """
     if not shapes:
         raise ValueError("expected at least one shape to draw, got none")
-    columns = ("ground truth", "found", "right (red: false)", "uncertainty" if shapes[0].mean is not None else "ln σ")
+    last = "ln σ" if shapes[0].mean is None else "uncertainty (bright: unsure)"
+    columns = ("ground truth", "found", "right (red: false)", last)
     figure = Figure(figsize=(2.6 * len(columns), 2.5 * len(shapes) + 0.6), layout="constrained")
     axes = [
         [figure.add_subplot(len(shapes), len(columns), len(columns) * i + j + 1, projection="3d") for j in range(4)]
