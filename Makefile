@@ -159,11 +159,11 @@ clean:
 # A stamp is written when everything of its extra is installed and can be imported, so an interrupted installation
 # goes on at the next call. Packages that an interruption left damaged are installed again, a torch that works never.
 $(VENV)/.demo: EXTRAS := partnet,train,baselines,viz,images
-$(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, threadpoolctl, sklearn, matplotlib, \
-	plotly, imageio, tifffile, monai, probemb_lib, probemb_adapters, probemb_shapes
+$(VENV)/.demo: IMPORTS := torch_geometric, h5py, plyfile, lightning_fabric, tqdm, tyro, safetensors, threadpoolctl, \
+	sklearn, matplotlib, plotly, imageio, tifffile, monai, probemb_lib, probemb_adapters, probemb_shapes
 $(VENV)/.dev: EXTRAS := all,dev
-$(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, threadpoolctl, \
-	sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, lightning, huggingface_hub, probemb_lib, probemb_adapters, probemb_shapes, \
+$(VENV)/.dev: IMPORTS := torch_geometric, h5py, plyfile, laspy, pypcd4, pye57, lightning_fabric, tqdm, tyro, safetensors, \
+	threadpoolctl, sklearn, matplotlib, plotly, tensorboard, imageio, tifffile, monai, lightning, huggingface_hub, probemb_lib, probemb_adapters, probemb_shapes, \
 	pytest, pytest_cov, cosmic_ray, hypothesis, ipykernel, mpmath, nbclient, xdist, hatchling, build, twine \
 	$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' '-')),$(comma) triton)
 $(VENV)/.docs: EXTRAS := all,docs
@@ -177,8 +177,8 @@ $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: pyproject.toml Makefile
 
 # Wheels are kept in the user's cache, one for each version of torch and Python.
 $(VENV)/.minkowski: EXTRAS := scannet,train,viz
-$(VENV)/.minkowski: IMPORTS := torch_geometric, plyfile, lightning_fabric, tqdm, tyro, safetensors, threadpoolctl, matplotlib, plotly, \
-	probemb_lib, probemb_adapters, probemb_shapes
+$(VENV)/.minkowski: IMPORTS := torch_geometric, plyfile, lightning_fabric, tqdm, tyro, safetensors, threadpoolctl, matplotlib, \
+	plotly, probemb_lib, probemb_adapters, probemb_shapes
 $(VENV)/.minkowski: pyproject.toml Makefile adapters/probemb_adapters/networks/minkowski_build.py
 	@echo "== Installing probemb_lib[$(EXTRAS)] and MinkowskiEngine into $(VENV) (once)"
 	@$(MAKE) --no-print-directory install EXTRAS="$(EXTRAS)" IMPORTS="$(IMPORTS)"
