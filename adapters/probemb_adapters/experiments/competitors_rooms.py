@@ -50,25 +50,18 @@ OBJECT_ID = INSTANCE_IDS[OBJECT - 1]
 REACH = 2.0  # metres, farthest offset to a centre: offset_scale of the experiment
 SCALE = 0.5  # metres, in which the semi-convolutional embedding measures
 
+_ours = partial(ProbabilisticEmbedding, offset_scale=REACH, initial_std=0.3, complement=True)
+_STARTS = ({"initial_std": 0.15}, {"initial_std": 0.6})
 IN_METRES: Mapping[str, Competitor] = MappingProxyType(
     {
         OURS: Competitor(
-            partial(ProbabilisticEmbedding, offset_scale=REACH, initial_std=0.3, complement=True),
-            {"threshold": GRIDS["probabilistic"], "refine": (False, True), "min_points": SIZES},
-            ({"initial_std": 0.15}, {"initial_std": 0.6}),
+            _ours, {"threshold": GRIDS["probabilistic"], "refine": (False, True), "min_points": SIZES}, _STARTS
         ),
         **{
             f"probabilistic embedding, recommended{kind}": Competitor(
-                partial(
-                    ProbabilisticEmbedding,
-                    dim=6 if kind else 3,
-                    offset_scale=REACH,
-                    initial_std=0.3,
-                    complement=True,
-                    refine=True,
-                ),
+                partial(_ours, dim=6 if kind else 3, refine=True),
                 {"threshold": GRIDS["probabilistic"], "join": (None, JOIN), "min_points": SIZES},
-                ({"initial_std": 0.15}, {"initial_std": 0.6}),
+                _STARTS,
             )
             for kind in ("", ", 6-D")
         },

@@ -22,7 +22,7 @@ from probemb_adapters.clouds.split import SPLITS, fingerprint, split_clouds
 from probemb_adapters.experiments.own_clouds.data import Frame, TestClouds, common_unit, labelled_data
 from probemb_adapters.experiments.own_clouds.evaluation import ap_table, evaluate_model, fit_model, write_evaluation
 from probemb_adapters.experiments.own_clouds.model import FILE, Model
-from probemb_adapters.experiments.own_clouds.options import Options, resolve, steps_of_epoch
+from probemb_adapters.experiments.own_clouds.options import Options, resolve
 from probemb_adapters.experiments.own_clouds.training import new_model, train_model, with_lengths
 from probemb_adapters.experiments.own_clouds.units import measure, times_as_large, unit_doubt
 from probemb_adapters.experiments.run import check_output
@@ -68,8 +68,8 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     )
     asked = options.steps
     options = resolve(options, len(split["train"]), max(len(cloud.pos) for cloud in split["train"]))
+    each = chosen(options.steps) // chosen(options.epochs)
     if asked not in (None, options.steps):
-        each = chosen(options.steps) // chosen(options.epochs)
         fabric.print(f"{options.steps} steps in place of {asked}: whole epochs, of {each} steps each")
     frame = Frame(options.up, options.unit)
     data = [labelled_data(cloud, frame, known) for cloud in split["train"]]
@@ -86,9 +86,8 @@ def run_training(folder: Path, options: Options, fabric: Fabric) -> str:
     model.save(options.output / FILE)
     test = TestClouds(split["test"], model.frame, known, model.points)
     joined = "" if model.settings.join is None else f"joining of instances from {model.settings.join:g} on, "
-    taken = len(history) * steps_of_epoch(options, len(data))
     text = (
-        f"Trained on {len(data)} clouds for {taken} steps on {fabric.device.type}; threshold "
+        f"Trained on {len(data)} clouds for {len(history) * each} steps on {fabric.device.type}; threshold "
         f"{fit.threshold:g}, {joined}smallest instance, {model.settings.min_points} points, and least score to show, "
         f"{chosen(model.settings.shown_score):.2g}, fitted on {len(split['val'])} others."
     )
